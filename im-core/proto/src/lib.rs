@@ -1,0 +1,1 @@
+//! XMPP addresses, stanzas and extensions, without I/O.

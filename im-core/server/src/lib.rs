@@ -1,0 +1,1 @@
+//! The IM core: listeners, streams, sessions, routing and features.

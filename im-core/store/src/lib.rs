@@ -1,0 +1,1 @@
+//! What the IM core keeps: domain traits, three SQL stores, live state, migrations.

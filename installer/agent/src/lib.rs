@@ -1,0 +1,1 @@
+//! What runs on a host: facts, checks and one module per kind of task.

@@ -1,0 +1,1 @@
+//! Topology, facts, checks, plan, manifest, events: the data of the installer, without I/O.

@@ -1,0 +1,1 @@
+//! Builds the offline bundle: component images, binaries, manifest, SBOM, signature.
