@@ -1,0 +1,327 @@
+//! What engine and agent say to each other: one JSON object per line on the agent's standard input and output.
+//!
+//! The engine sends a [`Request`]; the agent answers with any number of [`Reply`] lines and ends with one that is
+//! `Done` or `Error` for that request. The agent works on one request at a time. When an `Apply` meets a task whose
+//! content is missing on the host, the agent says [`Reply::NeedContent`] and the engine answers with one
+//! line `{"size":N}` ([`ContentHeader`]) followed by exactly N raw bytes (or `{"refused":"why"}`).
+//! The agent ends when its input ends, after the task in hand.
+
+use crate::facts::{Facts, FactsQuery, UnitFact};
+use crate::secret::Secret;
+use crate::task::{Change, ServiceManager, Task};
+use serde::{Deserialize, Serialize};
+
+/// Version of the protocol; both ends are the same binary, so any difference is refused.
+pub const WIRE_VERSION: u32 = 1;
+
+/// What an agent may do, fixed when it is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Facts, probes, checks, status and logs only.
+    ReadOnly,
+    /// Everything.
+    Full,
+}
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Who are you? Answered by [`Reply::Hello`] then `Done`.
+    Hello,
+    /// Measure the host. [`Reply::Facts`].
+    Facts(FactsQuery),
+    /// Open a listener on a free or given port for a neighbour's connection probe; answered with [`Reply::Listening`].
+    /// It is closed by the next request or after 30 s.
+    Listen {
+        /// Address to bind.
+        address: String,
+        /// Ports to bind.
+        ports: Vec<u16>,
+    },
+    /// Connect to neighbours. [`Reply::Connections`].
+    Connect {
+        /// `address:port` of each.
+        targets: Vec<String>,
+        /// Milliseconds for each.
+        timeout_ms: u64,
+    },
+    /// What would each task change? One [`Reply::Checked`] per task.
+    Check {
+        /// Tasks in order.
+        tasks: Vec<Task>,
+    },
+    /// Make it so. [`Reply::TaskStarted`], then [`Reply::TaskDone`] per task; stops at the first failure.
+    Apply {
+        /// Tasks in order.
+        tasks: Vec<Task>,
+    },
+    /// Take the lock of this host for a cluster. The agent renews it every 10 s while it lives. [`Reply::Lock`].
+    Lock {
+        /// Cluster.
+        cluster: String,
+        /// Who asks: `user@machine, pid, action`.
+        owner: String,
+        /// Lease, seconds (30).
+        lease_seconds: u64,
+    },
+    /// Release the lock that this agent holds.
+    Unlock,
+    /// Who holds the lock? [`Reply::Lock`].
+    LockOwner,
+    /// Remove a lock whose lease expired, or that of a named owner. [`Reply::Lock`] with what was there.
+    BreakLock {
+        /// Owner as shown; empty: only when the lease expired.
+        owner: String,
+    },
+    /// State of services. [`Reply::Units`].
+    Units {
+        /// Names without suffix.
+        names: Vec<String>,
+        /// Who keeps them.
+        manager: ServiceManager,
+    },
+    /// Start, stop or restart services in the given order, each with a deadline. [`Reply::Units`].
+    Service {
+        /// `start`, `stop` or `restart`.
+        action: ServiceAction,
+        /// Names without suffix.
+        names: Vec<String>,
+        /// Who keeps them.
+        manager: ServiceManager,
+        /// Seconds for each.
+        deadline_seconds: u64,
+    },
+    /// One HTTP/1.1 request over a unix socket (IM core administration). [`Reply::Http`].
+    Http {
+        /// Socket path, or `tcp:127.0.0.1:9280` for health.
+        socket: String,
+        /// Method.
+        method: String,
+        /// Path and query.
+        path: String,
+        /// JSON body; may hold a password.
+        body: Secret,
+    },
+    /// Exchange a message between two accounts through two IM nodes. [`Reply::Canary`].
+    Canary(CanaryRequest),
+    /// Last lines of a service's log. [`Reply::Log`] lines.
+    Logs {
+        /// Service without suffix.
+        name: String,
+        /// Who keeps it.
+        manager: ServiceManager,
+        /// Lines at most.
+        lines: u32,
+    },
+    /// Read a file of ours (under our own paths only, at most 1 MiB). [`Reply::File`].
+    ReadFile {
+        /// Absolute path.
+        path: String,
+    },
+    /// Remove the agent's own copy and folders of ours that are empty (a refused fresh host). Nothing else.
+    RemoveSelf,
+}
+
+/// What to do with services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceAction {
+    /// Start.
+    Start,
+    /// Stop.
+    Stop,
+    /// Restart.
+    Restart,
+}
+
+/// See [`Request::Canary`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CanaryRequest {
+    /// Domain of both accounts.
+    pub domain: String,
+    /// `address:port` (STARTTLS) the sender connects to.
+    pub from: String,
+    /// `address:port` (STARTTLS) the receiver connects to.
+    pub to: String,
+    /// Local part of the sender.
+    pub sender: String,
+    /// Its password.
+    pub sender_password: Secret,
+    /// Local part of the receiver.
+    pub receiver: String,
+    /// Its password.
+    pub receiver_password: Secret,
+    /// PEM of the authority that must have signed the server's certificate; empty: the platform's is not consulted
+    /// and the certificate given in `pinned_certificate` must match exactly.
+    pub ca_certificate: String,
+    /// PEM, see above.
+    pub pinned_certificate: String,
+    /// Seconds for all of it.
+    pub deadline_seconds: u64,
+}
+
+/// An answer line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// See [`Request::Hello`].
+    Hello {
+        /// [`WIRE_VERSION`].
+        wire: u32,
+        /// Version of the binary.
+        version: String,
+        /// What it may do.
+        access: Access,
+        /// Process id.
+        pid: u32,
+    },
+    /// See [`Request::Facts`].
+    Facts {
+        /// The facts.
+        facts: Box<Facts>,
+    },
+    /// See [`Request::Listen`].
+    Listening {
+        /// Ports that could be bound.
+        ports: Vec<u16>,
+        /// Those that could not, with the reason.
+        refused: Vec<(u16, String)>,
+    },
+    /// See [`Request::Connect`].
+    Connections {
+        /// In order of the targets.
+        results: Vec<ConnectResult>,
+    },
+    /// See [`Request::Check`].
+    Checked {
+        /// Task id.
+        id: String,
+        /// What would change.
+        change: Change,
+    },
+    /// A task began.
+    TaskStarted {
+        /// Task id.
+        id: String,
+    },
+    /// The agent wants the content with this digest.
+    NeedContent {
+        /// Task id.
+        id: String,
+        /// SHA-256, hex.
+        sha256: String,
+        /// Bytes.
+        size: u64,
+    },
+    /// A task ended well.
+    TaskDone {
+        /// Task id.
+        id: String,
+        /// Whether something was changed.
+        changed: bool,
+        /// In words.
+        detail: String,
+        /// How long it took.
+        duration_ms: u64,
+    },
+    /// See [`Request::Lock`].
+    Lock {
+        /// Held by this agent now.
+        granted: bool,
+        /// The holder, when there is one.
+        holder: Option<LockHolder>,
+    },
+    /// See [`Request::Units`].
+    Units {
+        /// In order of the names.
+        units: Vec<UnitFact>,
+    },
+    /// See [`Request::Http`].
+    Http {
+        /// Status code.
+        status: u16,
+        /// Body.
+        body: Secret,
+    },
+    /// See [`Request::Canary`].
+    Canary {
+        /// From the first connection to the received message.
+        round_trip_ms: u64,
+    },
+    /// A line of a log.
+    Log {
+        /// The line.
+        line: String,
+    },
+    /// See [`Request::ReadFile`]; absent files have no content.
+    File {
+        /// Content.
+        content: Option<Secret>,
+    },
+    /// The request is finished.
+    Done,
+    /// The request failed; nothing more comes for it.
+    Error(AgentError),
+}
+
+/// An error of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentError {
+    /// Task id or operation.
+    pub step: String,
+    /// What happened and why, the whole chain.
+    pub cause: String,
+    /// What to do next; may be empty.
+    pub hint: String,
+}
+
+/// Who holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockHolder {
+    /// Cluster.
+    pub cluster: String,
+    /// Owner as given.
+    pub owner: String,
+    /// Unix seconds when it was taken.
+    pub since: i64,
+    /// Unix seconds when the lease ends unless it is renewed.
+    pub expires: i64,
+}
+
+/// Outcome of a connection probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectResult {
+    /// Target as given.
+    pub target: String,
+    /// Outcome.
+    pub state: ConnectState,
+    /// Microseconds to connect.
+    pub micros: u64,
+}
+
+/// How a connection attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectState {
+    /// Accepted.
+    Reached,
+    /// Refused at once: nobody listens.
+    Refused,
+    /// No answer: filtered, or the host is away.
+    Filtered,
+    /// No route or another error.
+    Unreachable,
+}
+
+/// Precedes content bytes. Exactly one of the two is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentHeader {
+    /// Bytes that follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Why none follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
