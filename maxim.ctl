@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Launcher of a checkout: builds the programs when they are missing or stale, then becomes maxim-ctl.
+#
+# Steps: find out whether a source is newer than the last build (one `find`, some milliseconds); if so,
+# install what building needs (tests/setup build), build, and copy the programs to a place of this
+# checkout's own, so that a later build never swaps a program under a running service; make the web chat
+# where npm is; then exec, so that a signal reaches the program and not a shell.
+#
+# It tells the program where it was started from: MAXIM_CHECKOUT (this folder), MAXIM_BIN_DIR (maxim-ctl,
+# maxim-im, maxim-console) and, when the web chat was made, MAXIM_WEB_ROOT.
+set -euo pipefail
+
+self=$(readlink -f "${BASH_SOURCE[0]}")
+root=${self%/*}
+cache=${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/maxim
+id=$(printf '%s' "$root" | sha256sum)
+place=$cache/checkouts/${id:0:16}
+stamp=$place/stamp
+programs=(maxim-ctl maxim-im maxim-console)
+sources=(Cargo.toml Cargo.lock installer console im-core iso playbooks templates)
+
+say() { printf '%s\n' "$*" >&2; }
+
+# A file that changed, or a folder in which one appeared or went, since the last build began.
+stale() {
+  local program
+  [ -e "$stamp" ] || return 0
+  for program in "${programs[@]}"; do [ -x "$place/bin/$program" ] || return 0; done
+  [ -n "$(cd "$root" && find "${sources[@]}" -name node_modules -prune -o \( -type f -o -type d \) \
+    -newer "$stamp" -print -quit 2>/dev/null)" ]
+}
+
+# cargo in the background, one line of progress in front; a signal ends both.
+run_cargo() {
+  local log=$1 started=$SECONDS worker done_crates
+  shift
+  "$@" >"$log" 2>&1 </dev/null &
+  worker=$!
+  # shellcheck disable=SC2064
+  trap "kill $worker 2>/dev/null || true; exit 130" INT TERM HUP
+  if [ -t 2 ]; then
+    while kill -0 "$worker" 2>/dev/null; do
+      done_crates=$(grep -c '^ *Compiling' "$log" || true)
+      printf '\rBuilding Maxim: %s crates, %s s ' "$done_crates" "$((SECONDS - started))" >&2
+      sleep 1
+    done
+    printf '\r\033[K' >&2
+  fi
+  local code=0
+  wait "$worker" || code=$?
+  trap - INT TERM HUP
+  return "$code"
+}
+
+build() {
+  local target=${CARGO_TARGET_DIR:-$cache/target} log=$place/build.log started=$SECONDS program
+  "$root/tests/setup" build >&2 || exit 1
+  mkdir -p "$place/bin" "$target"
+  exec 8>"$place/lock"
+  flock 8 # a second call of this launcher waits for the first build, and then has nothing to do
+  if stale; then
+    local begun=$place/begun
+    : >"$begun"
+    say "Building Maxim from $root (the first time takes minutes; log: $log)"
+    # Checkouts share one target folder for their dependencies; the lock covers build and copy, because the
+    # programs of all of them have the same place in it.
+    exec 7>"$target/.maxim-launcher.lock"
+    flock 7
+    if ! (cd "$root" && CARGO_TARGET_DIR=$target run_cargo "$log" cargo build --release \
+      -p maxim-ctl -p im-server -p maxim-console --bins); then
+      grep -E -A 12 '^error' "$log" | head -n 40 >&2 || tail -n 20 "$log" >&2
+      say "Building failed. The whole output is in $log; the programs of the last good build were left alone."
+      exit 1
+    fi
+    for program in "${programs[@]}"; do
+      cp "$target/release/$program" "$place/bin/.$program.new" ||
+        { say "The build made no $program; see $log"; exit 1; }
+      mv -f "$place/bin/.$program.new" "$place/bin/$program"
+    done
+    exec 7>&-
+    printf '%s\n' "$root" >"$place/checkout"
+    mv -f "$begun" "$stamp" # dated when the build began: what changed meanwhile counts as newer
+    say "Built in $((SECONDS - started)) s."
+    rm -f "$place/web-tried"
+  fi
+  exec 8>&-
+}
+
+# The web chat, by the hash of what it is made from; several checkouts of one version share it.
+web() {
+  local folder=$root/im-core/web hash made
+  [ -x "$folder/build" ] || return 0
+  if ! command -v npm >/dev/null 2>&1; then
+    say "There is no npm here, so the web chat is absent; everything else is installed."
+    return 0
+  fi
+  hash=$(cd "$folder" && find . \( -name node_modules -o -name dist \) -prune -o -type f -print0 | sort -z |
+    xargs -0 sha256sum | sha256sum)
+  made=$cache/web/${hash:0:16}
+  if [ ! -e "$made/index.html" ]; then
+    say "Making the web chat"
+    mkdir -p "$cache/web"
+    local draft
+    draft=$(mktemp -d "$cache/web/.draft-XXXXXX")
+    if ! "$folder/build" "$draft" >"$place/web.log" 2>&1 </dev/null || [ ! -e "$draft/index.html" ]; then
+      tail -n 5 "$place/web.log" >&2
+      say "The web chat could not be made (log: $place/web.log), so it is absent; everything else is installed."
+      rm -rf "$draft"
+      : >"$place/web-tried"
+      return 0
+    fi
+    chmod 755 "$draft"
+    rm -rf "$made"
+    mv -T "$draft" "$made" 2>/dev/null || rm -rf "$draft"
+  fi
+  ln -sfn "$made" "$place/web"
+  : >"$place/web-tried"
+}
+
+if stale; then build; fi
+# Asked for again only after a build, or when it could not be made for want of npm.
+[ -e "$place/web-tried" ] || web
+
+export MAXIM_CHECKOUT=$root MAXIM_BIN_DIR=$place/bin
+unset MAXIM_WEB_ROOT
+if [ -e "$place/web/index.html" ]; then export MAXIM_WEB_ROOT=$place/web; fi
+exec -a maxim.ctl "$place/bin/maxim-ctl" "$@"
