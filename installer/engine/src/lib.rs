@@ -1,1 +1,18 @@
 //! Connect, probe, plan, apply and verify: the actions behind the command line and the console.
+//!
+//! A caller builds a [`context::Context`] (topology, delivery, state folder, who listens) and calls a function of
+//! [`actions`]. Everything that is done to a host is done by an agent there; the engine renders what is wanted,
+//! sends it, and judges what comes back. It is synchronous: one thread for each host, no runtime.
+
+pub mod actions;
+pub mod context;
+pub mod delivery;
+pub mod error;
+pub mod events;
+pub mod state;
+
+pub use context::{Ask, AssumeYes, CancelFlag, Context};
+pub use delivery::{Delivery, OpenBundle, Trust};
+pub use error::{Class, EngineError};
+pub use events::{EventSink, Silent, Timing};
+pub use state::StateDir;

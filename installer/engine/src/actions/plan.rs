@@ -1,0 +1,32 @@
+//! `plan`: probe, preflight, and what every task would change, as data. Nothing is changed on any host.
+
+use crate::context::Context;
+use crate::error::EngineError;
+use crate::events::Timing;
+use maxim_model::check::CheckResult;
+use maxim_model::plan::Plan;
+
+/// A plan and the checks it rests on.
+#[derive(Debug, Clone)]
+pub struct PlanOutcome {
+    /// The plan; it holds no secret and can be saved.
+    pub plan: Plan,
+    /// Preflight results that warn or inform.
+    pub checks: Vec<CheckResult>,
+    /// Phase by phase and host by host.
+    pub timings: Vec<Timing>,
+}
+
+/// How a plan is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PlanOptions {
+    /// Keep newly made secrets and certificates in the cluster's state, so that the plan can be applied later
+    /// (`plan -o FILE`). Without it the control host is left unchanged as well.
+    pub keep: bool,
+}
+
+/// Makes a plan. A blocking preflight result is an error of class `Preflight`.
+pub fn plan(context: &Context, options: PlanOptions) -> Result<PlanOutcome, EngineError> {
+    let _ = (context, options);
+    Err(EngineError::failed("plan", "not there yet"))
+}

@@ -1,0 +1,99 @@
+//! What every action is given: the topology, where things come from, where the cluster's state lies, who listens.
+
+use crate::delivery::Delivery;
+use crate::error::EngineError;
+use crate::events::EventSink;
+use crate::state::StateDir;
+use maxim_model::Secret;
+use maxim_model::plan::Plan;
+use maxim_model::topology::{AccessSecrets, Topology};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Everything an action works on. Cheap to build; nothing is opened or connected by having one.
+#[derive(Clone)]
+pub struct Context {
+    /// The cluster as wanted.
+    pub topology: Topology,
+    /// Its text, kept with the state and in saved plans.
+    pub topology_text: String,
+    /// Where binaries, images, playbooks and templates come from.
+    pub delivery: Delivery,
+    /// State of the cluster on this control host.
+    pub state: StateDir,
+    /// Passwords that were given for reaching hosts.
+    pub access: AccessSecrets,
+    /// Hosts worked on at the same time, at least 1.
+    pub concurrency: usize,
+    /// Identifiers of preflight checks that may not block.
+    pub force: Vec<String>,
+    /// Who is told what happens.
+    pub events: Arc<dyn EventSink>,
+    /// Questions to a person.
+    pub ask: Arc<dyn Ask>,
+    /// Set when the run shall end (Ctrl-C).
+    pub cancel: CancelFlag,
+    /// The `maxim-ctl` program: started as the local agent, sent to other hosts.
+    pub program: PathBuf,
+}
+
+/// A flag that ends a run at the next safe point. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct CancelFlag(Arc<AtomicBool>);
+
+impl CancelFlag {
+    /// A flag that is not set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets it; safe to call from a signal-handling thread.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it is set.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// An `interrupted` error once it is set.
+    pub fn check(&self, step: &str) -> Result<(), EngineError> {
+        if self.is_cancelled() { Err(EngineError::interrupted(step)) } else { Ok(()) }
+    }
+}
+
+/// Questions that only a person can answer. Calls come from several threads; an implementation asks one at a time.
+pub trait Ask: Send + Sync {
+    /// Shall this plan be applied?
+    fn approve(&self, plan: &Plan) -> bool;
+
+    /// The sudo password for a host; none: there is nobody to ask.
+    fn sudo_password(&self, host: &str) -> Option<Secret> {
+        let _ = host;
+        None
+    }
+
+    /// Is the bundle's key with this fingerprint the right one? `--yes` never answers this.
+    fn trust_bundle_key(&self, fingerprint: &str) -> bool {
+        let _ = fingerprint;
+        false
+    }
+
+    /// Shall everything of this cluster be removed? `purge`: its data too.
+    fn approve_uninstall(&self, plan: &Plan, purge: bool) -> bool {
+        let _ = purge;
+        self.approve(plan)
+    }
+}
+
+/// Says yes to plans (`--yes`); trusts no key.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AssumeYes;
+
+impl Ask for AssumeYes {
+    fn approve(&self, _plan: &Plan) -> bool {
+        true
+    }
+}
