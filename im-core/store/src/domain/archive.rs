@@ -1,0 +1,138 @@
+//! The message archive (XEP-0313) and what of it still awaits delivery (offline messages, XEP-0160).
+//!
+//! A message is stored once, with a narrow entry in the archive of each owner and a mark for each owner who has
+//! yet to receive it, all in one transaction. Appending is the hot path: messages queue up in a bounded queue
+//! and are committed many at a time; the [`Ack`] comes when the commit is on disk and not before.
+
+use crate::{MessageId, StoreError};
+use bytes::Bytes;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+/// A copy of a message for one owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveCopy {
+    /// Whose archive: a bare JID.
+    pub owner: String,
+    /// The other side of the conversation, as `with` means it in XEP-0313: a bare JID.
+    pub peer: String,
+    /// Make an entry in the owner's archive.
+    pub archive: bool,
+    /// Keep it for delivery when the owner next comes online.
+    pub offline: bool,
+}
+
+/// A message to be stored. Its identifier is given by the store at the commit.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// The whole `<message/>` as it is to be delivered, without `stanza-id` and `delay`, at most 16 MB.
+    pub stanza: Bytes,
+    /// One copy per owner; each owner at most once. A copy with neither archive nor offline stores nothing.
+    pub copies: Vec<ArchiveCopy>,
+}
+
+/// Resolves when the message is durable, to its identifier. An error means that it is not known to be stored
+/// and must not be acknowledged.
+#[derive(Debug)]
+pub struct Ack(pub(crate) oneshot::Receiver<Result<MessageId, StoreError>>);
+
+impl Future for Ack {
+    type Output = Result<MessageId, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(StoreError::Closed)))
+    }
+}
+
+/// A stored message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedMessage {
+    /// Its identifier, the same in the archive of every owner.
+    pub id: MessageId,
+    /// The stanza as it was stored.
+    pub stanza: Bytes,
+}
+
+/// Where a page begins (XEP-0059).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Page {
+    /// At the oldest message.
+    #[default]
+    First,
+    /// At the newest message, going back (`<before/>`).
+    Last,
+    /// After this message, which must be in the archive.
+    After(MessageId),
+    /// Before this message, going back, which must be in the archive.
+    Before(MessageId),
+}
+
+/// What to read from an archive.
+#[derive(Debug, Clone, Default)]
+pub struct ArchiveQuery {
+    /// Only messages exchanged with this bare JID.
+    pub with: Option<String>,
+    /// Only messages of this moment or later, in milliseconds since 1970-01-01 UTC.
+    pub start: Option<i64>,
+    /// Only messages of this moment or earlier, in milliseconds since 1970-01-01 UTC.
+    pub end: Option<i64>,
+    /// Only messages after this one, which must be in the archive (`after-id`, XEP-0313 section 4.1.4).
+    pub after_id: Option<MessageId>,
+    /// Only messages before this one, which must be in the archive (`before-id`).
+    pub before_id: Option<MessageId>,
+    /// Only these messages; every one must be in the archive. At most 1000.
+    pub ids: Option<Vec<MessageId>>,
+    /// Where the page begins.
+    pub page: Page,
+    /// How many messages at most; 0 asks for the count alone.
+    pub max: u32,
+    /// Count all messages that match, not only those of the page.
+    pub count: bool,
+    /// Newest first within the page (`<flip-page/>`).
+    pub flip: bool,
+}
+
+/// A page of an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ArchivePage {
+    /// Oldest first, or newest first when flipped.
+    pub messages: Vec<ArchivedMessage>,
+    /// There is nothing more in the direction of the page.
+    pub complete: bool,
+    /// How many messages match in all, when that was asked for.
+    pub count: Option<u64>,
+}
+
+domain! {
+    /// The message archive.
+    pub trait Archive {
+        /// Hands a message to the writer, waiting while its queue is full; the [`Ack`] resolves when the
+        /// message is durable. Messages handed over one after the other are acknowledged in that order.
+        fn append(&self, message: NewMessage) -> Ack;
+        /// A page of `owner`'s archive. `StoreError::UnknownMessage` when a message that the query names is not
+        /// in it.
+        fn query_archive(&self, owner: &str, query: &ArchiveQuery) -> ArchivePage;
+        /// The first and last identifier of `owner`'s archive (XEP-0313 metadata).
+        fn archive_bounds(&self, owner: &str) -> Option<(MessageId, MessageId)>;
+        /// Removes entries older than `before` (milliseconds since 1970-01-01 UTC): of one owner, or of all.
+        /// Messages that still await delivery stay. Says how many entries went.
+        fn expire_archive(&self, owner: Option<&str>, before: i64) -> u64;
+    }
+}
+
+domain! {
+    /// Messages that await delivery.
+    pub trait Offline {
+        /// What awaits delivery to `owner`: at most `limit` messages after `after`, oldest first. Nothing is
+        /// marked: say what was delivered by `delivered`.
+        fn pending(&self, owner: &str, after: Option<MessageId>, limit: u32) -> Vec<ArchivedMessage>;
+        /// How many messages await delivery to `owner`.
+        fn pending_count(&self, owner: &str) -> u64;
+        /// These messages reached `owner` and no longer await delivery. Unknown ones are ignored.
+        fn delivered(&self, owner: &str, ids: &[MessageId]) -> ();
+        /// These stored messages did not reach `owner` after all (a session died with them) and await delivery
+        /// again. Messages that are no longer stored are ignored.
+        fn postpone(&self, owner: &str, ids: &[MessageId]) -> ();
+    }
+}

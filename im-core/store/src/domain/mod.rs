@@ -1,0 +1,51 @@
+//! What can be asked of a store, one file per domain: the types and the trait together.
+//!
+//! Every trait is declared by [`domain!`], which makes the trait itself (its methods return `Send` futures of
+//! `Result<_, StoreError>`) and its implementation for [`Store`](crate::Store), which hands each call to the
+//! back end in use. A back end implements the traits; callers need only bring them into scope.
+
+/// Declares a domain trait and its dispatch over the back ends of [`Store`](crate::Store).
+macro_rules! domain {
+    (
+        $(#[$trait_meta:meta])*
+        pub trait $Trait:ident {
+            $( $(#[$fn_meta:meta])* fn $name:ident(&self $(, $arg:ident : $ty:ty)* $(,)?) -> $ret:ty; )*
+        }
+    ) => {
+        $(#[$trait_meta])*
+        pub trait $Trait: Send + Sync {
+            $(
+                $(#[$fn_meta])*
+                fn $name(
+                    &self $(, $arg: $ty)*
+                ) -> impl Future<Output = Result<$ret, crate::StoreError>> + Send;
+            )*
+        }
+
+        impl $Trait for crate::Store {
+            $(
+                async fn $name(&self $(, $arg: $ty)*) -> Result<$ret, crate::StoreError> {
+                    match self.backend() {
+                        crate::store::Backend::Sqlite(store) => store.$name($($arg),*).await,
+                    }
+                }
+            )*
+        }
+    };
+}
+
+mod accounts;
+mod archive;
+mod housekeeping;
+mod profiles;
+mod rosters;
+
+pub use accounts::{
+    Account, AccountFilter, AccountKind, Accounts, Credentials, NewAccount, ScramKeys, SignIn,
+};
+pub use archive::{
+    Ack, Archive, ArchiveCopy, ArchivePage, ArchiveQuery, ArchivedMessage, NewMessage, Offline, Page,
+};
+pub use housekeeping::{Housekeeping, Statistics};
+pub use profiles::{ArchivePreferences, ArchiveRule, DefaultPolicy, LastActivity, Profiles};
+pub use rosters::{Roster, RosterChange, RosterEdit, RosterItem, RosterOutcome, Rosters, Subscription};

@@ -1,0 +1,91 @@
+//! What an account keeps beside its roster: vCard, private XML, block list, archive preferences, last activity.
+
+/// What is archived when no rule names the peer (XEP-0441).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DefaultPolicy {
+    /// Everything.
+    #[default]
+    Always,
+    /// Nothing.
+    Never,
+    /// What is exchanged with contacts of the roster.
+    Roster,
+}
+
+impl DefaultPolicy {
+    /// The value on the wire and in the store.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Never => "never",
+            Self::Roster => "roster",
+        }
+    }
+
+    /// The policy of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "always" => Some(Self::Always),
+            "never" => Some(Self::Never),
+            "roster" => Some(Self::Roster),
+            _ => None,
+        }
+    }
+}
+
+/// What a rule says of one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveRule {
+    /// Archive.
+    Always,
+    /// Do not archive.
+    Never,
+}
+
+/// Preferences of an archive (XEP-0441).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ArchivePreferences {
+    /// Without a rule.
+    pub default: DefaultPolicy,
+    /// JIDs whose messages are archived in any case.
+    pub always: Vec<String>,
+    /// JIDs whose messages are never archived.
+    pub never: Vec<String>,
+}
+
+/// When an account was last online (XEP-0012).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastActivity {
+    /// When its last session ended, in milliseconds since 1970-01-01 UTC.
+    pub at: i64,
+    /// The status text of its last unavailable presence.
+    pub status: String,
+}
+
+domain! {
+    /// Profiles. Owners are bare JIDs.
+    pub trait Profiles {
+        /// The vCard (XEP-0054) as XML.
+        fn vcard(&self, owner: &str) -> Option<String>;
+        /// Replaces the vCard.
+        fn set_vcard(&self, owner: &str, xml: &str) -> ();
+        /// What is stored under an element's name and namespace (XEP-0049), as XML.
+        fn private_xml(&self, owner: &str, element: &str, namespace: &str) -> Option<String>;
+        /// Stores an element, replacing the one of the same name and namespace.
+        fn set_private_xml(&self, owner: &str, element: &str, namespace: &str, xml: &str) -> ();
+        /// The block list (XEP-0191), in order.
+        fn blocked(&self, owner: &str) -> Vec<String>;
+        /// Adds to the block list; those already on it stay.
+        fn block(&self, owner: &str, addresses: &[String]) -> ();
+        /// Takes off the block list; an empty list takes off everything.
+        fn unblock(&self, owner: &str, addresses: &[String]) -> ();
+        /// Archive preferences; the defaults when none were set.
+        fn archive_preferences(&self, owner: &str) -> ArchivePreferences;
+        /// Replaces the archive preferences.
+        fn set_archive_preferences(&self, owner: &str, preferences: &ArchivePreferences) -> ();
+        /// When the account was last online.
+        fn last_activity(&self, owner: &str) -> Option<LastActivity>;
+        /// Notes that the account went offline.
+        fn set_last_activity(&self, owner: &str, activity: &LastActivity) -> ();
+    }
+}

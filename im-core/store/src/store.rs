@@ -1,0 +1,86 @@
+//! The store in use: one of the back ends, opened and migrated.
+
+use crate::{Secret, StoreError, sqlite};
+use std::path::PathBuf;
+
+/// Which database, and how it is reached.
+#[derive(Debug, Clone)]
+pub enum StoreConfig {
+    /// A file on this machine, for a single node.
+    Sqlite {
+        /// The database file; made when missing, in a folder that exists.
+        path: PathBuf,
+    },
+    /// MariaDB 10.5 or MySQL 8, or newer.
+    Mariadb(ServerConfig),
+    /// PostgreSQL 13 or newer.
+    Postgresql(ServerConfig),
+}
+
+/// Where a database server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerAddress {
+    /// By TCP.
+    Tcp {
+        /// Host name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// By a Unix socket: the socket itself for MariaDB, its folder for PostgreSQL.
+    Socket(PathBuf),
+}
+
+/// How a database server is reached.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where it listens.
+    pub address: ServerAddress,
+    /// Name of the database, which must exist.
+    pub database: String,
+    /// User with all rights in that database.
+    pub user: String,
+    /// Its password; none where the socket proves who is calling.
+    pub password: Option<Secret>,
+    /// PEM file of the authority that signed the server's certificate: TLS is demanded and checked when it is
+    /// given, and not used otherwise.
+    pub ca_file: Option<PathBuf>,
+    /// Most connections for reads and small writes, 1 or more. Two more are held by the archive writer.
+    pub connections: u32,
+}
+
+/// The store. Cloning copies a pointer.
+#[derive(Debug, Clone)]
+pub struct Store {
+    backend: Backend,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Backend {
+    Sqlite(sqlite::SqliteStore),
+}
+
+impl Store {
+    /// Connects, brings the schema up to date under a lock, and starts the archive writer. Several nodes may do
+    /// so at once. Fails within a minute when the database cannot be reached.
+    pub async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
+        let backend = match config {
+            StoreConfig::Sqlite { path } => Backend::Sqlite(sqlite::SqliteStore::open(path).await?),
+            StoreConfig::Mariadb(_) | StoreConfig::Postgresql(_) => {
+                return Err(StoreError::Configuration("only SQLite is there yet".into()));
+            }
+        };
+        Ok(Self { backend })
+    }
+
+    /// The kind of database: `sqlite`, `mariadb` or `postgresql`.
+    pub fn kind(&self) -> &'static str {
+        match &self.backend {
+            Backend::Sqlite(_) => sqlite::NAME,
+        }
+    }
+
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.backend
+    }
+}
