@@ -26,7 +26,10 @@ pub struct Manifest {
     pub architecture: String,
     /// Digest of the lock file it was built from.
     pub lock_sha256: String,
-    /// Members after the signature, in order, and `maxim.ctl`.
+    /// The minisign public key whose owner signed it (base64 line). It proves nothing by itself: it is there so that
+    /// its fingerprint can be shown for confirmation.
+    pub public_key: String,
+    /// `maxim.ctl`, then the members after the signature, in order.
     pub members: Vec<Member>,
 }
 
