@@ -1,1 +1,7 @@
-//! Real bare hosts, a load generator, and the end-to-end tests in one binary.
+//! What the end-to-end tests stand on: real bare hosts, and clients to chat with.
+//!
+//! [`hosts`] boots Debian machines without a way out and takes them down whatever happens.
+//! The scenarios themselves are in `tests/e2e.rs`, one test binary. Nothing in the product depends on this
+//! crate.
+
+pub mod hosts;
