@@ -19,7 +19,9 @@ pub enum StoreError {
         source: Arc<dyn Error + Send + Sync>,
     },
     /// The database did not answer in time.
-    #[error("{backend}: {step} took longer than {seconds} s; check that the database is up and not overloaded")]
+    #[error(
+        "{backend}: {step} took longer than {seconds} s; check that the database is up and not overloaded"
+    )]
     Timeout {
         /// `sqlite`, `mariadb` or `postgresql`.
         backend: &'static str,
@@ -53,7 +55,9 @@ pub enum StoreError {
         known: u32,
     },
     /// A migration that was applied is not the one that this program carries.
-    #[error("{backend}: migration {number} in the database differs from this program's; was the database changed by hand?")]
+    #[error(
+        "{backend}: migration {number} in the database differs from this program's; was the database changed by hand?"
+    )]
     MigrationChanged {
         /// `sqlite`, `mariadb` or `postgresql`.
         backend: &'static str,

@@ -143,7 +143,9 @@ mod tests {
         let id = IdGenerator::new(1, None).next(1_800_000_000_123);
         assert_eq!(id.timestamp_ms(), 1_800_000_000_123);
         assert_eq!(id.to_string().parse::<MessageId>(), Ok(id));
-        for wrong in ["", "1", "+000000000000001", "ffffffffffffffff0", "000000000000000g", "ffffffffffffffff"] {
+        for wrong in
+            ["", "1", "+000000000000001", "ffffffffffffffff0", "000000000000000g", "ffffffffffffffff"]
+        {
             assert!(wrong.parse::<MessageId>().is_err(), "{wrong}");
         }
         assert!(MessageId::first_at(id.timestamp_ms()) <= id);

@@ -15,15 +15,18 @@
 pub mod domain;
 mod error;
 mod id;
+mod limits;
 pub mod live;
+mod migration;
 mod secret;
+mod sqlite;
 mod store;
 
 pub use domain::{
-    Account, AccountFilter, AccountKind, Accounts, Ack, Archive, ArchiveCopy, ArchivePage, ArchivePreferences,
-    ArchiveQuery, ArchiveRule, ArchivedMessage, Credentials, DefaultPolicy, Housekeeping, LastActivity,
-    NewAccount, NewMessage, Offline, Page, Profiles, Roster, RosterChange, RosterEdit, RosterItem,
-    RosterOutcome, Rosters, ScramKeys, SignIn, Statistics, Subscription,
+    Account, AccountFilter, AccountKind, Accounts, Ack, Archive, ArchiveCopy, ArchivePage,
+    ArchivePreferences, ArchiveQuery, ArchiveRule, ArchivedMessage, Credentials, DefaultPolicy, Housekeeping,
+    LastActivity, NewAccount, NewMessage, Offline, Page, Profiles, Roster, RosterChange, RosterEdit,
+    RosterItem, RosterOutcome, Rosters, ScramKeys, SignIn, Statistics, Subscription,
 };
 pub use error::StoreError;
 pub use id::MessageId;

@@ -104,6 +104,84 @@ pub struct ArchivePage {
     pub count: Option<u64>,
 }
 
+/// A query brought to what SQL asks: identifiers between two others, in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// Only greater identifiers.
+    pub after: i64,
+    /// Only smaller identifiers.
+    pub before: i64,
+    /// The bounds without the page, for counting.
+    pub count_after: i64,
+    /// As above.
+    pub count_before: i64,
+    /// From the newest.
+    pub descending: bool,
+}
+
+impl ArchiveQuery {
+    /// The window that this query looks at.
+    pub(crate) fn window(&self) -> Window {
+        let above = |id: Option<MessageId>| id.map_or(-1, MessageId::as_i64);
+        let below = |id: Option<MessageId>| id.map_or(i64::MAX, MessageId::as_i64);
+        let start = self.start.map_or(-1, |start| MessageId::first_at(start).as_i64() - 1);
+        let end = self.end.map_or(i64::MAX, |end| MessageId::first_at(end.saturating_add(1)).as_i64());
+        let (count_after, count_before) = (above(self.after_id).max(start), below(self.before_id).min(end));
+        let (after, before, descending) = match self.page {
+            Page::First => (count_after, count_before, false),
+            Page::Last => (count_after, count_before, true),
+            Page::After(id) => (count_after.max(id.as_i64()), count_before, false),
+            Page::Before(id) => (count_after, count_before.min(id.as_i64()), true),
+        };
+        Window { after, before, count_after, count_before, descending }
+    }
+
+    /// Messages that must be in the archive for the query to make sense.
+    pub(crate) fn named(&self) -> Vec<MessageId> {
+        let page = match self.page {
+            Page::After(id) | Page::Before(id) => Some(id),
+            Page::First | Page::Last => None,
+        };
+        [page, self.after_id, self.before_id].into_iter().flatten().collect()
+    }
+
+    /// Whether the query picks single messages; they are few, and are picked from in memory.
+    pub(crate) fn checked_ids(&self) -> Result<Option<Vec<i64>>, StoreError> {
+        let Some(ids) = &self.ids else { return Ok(None) };
+        if ids.len() > crate::limits::IDS_PER_QUERY {
+            let reason = format!("more than {} messages are named", crate::limits::IDS_PER_QUERY);
+            return Err(StoreError::Invalid { what: "query", reason });
+        }
+        let mut ids: Vec<i64> = ids.iter().map(|id| id.as_i64()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(Some(ids))
+    }
+
+    /// The identifiers of `ids` that are on the page, in order of reading, and whether there are no more.
+    pub(crate) fn page_of(&self, mut ids: Vec<i64>) -> (Vec<i64>, bool) {
+        let window = self.window();
+        ids.retain(|id| window.after < *id && *id < window.before);
+        if window.descending {
+            ids.reverse();
+        }
+        let complete = ids.len() <= self.max as usize;
+        ids.truncate(self.max as usize);
+        (ids, complete)
+    }
+
+    /// Puts the messages of a page, read in the direction of its window and one more than asked for when there
+    /// are more, into the order of the answer.
+    pub(crate) fn finish(&self, mut messages: Vec<ArchivedMessage>, count: Option<u64>) -> ArchivePage {
+        let complete = messages.len() <= self.max as usize;
+        messages.truncate(self.max as usize);
+        if self.window().descending != self.flip {
+            messages.reverse();
+        }
+        ArchivePage { messages, complete, count }
+    }
+}
+
 domain! {
     /// The message archive.
     pub trait Archive {

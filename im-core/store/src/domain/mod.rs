@@ -49,3 +49,4 @@ pub use archive::{
 pub use housekeeping::{Housekeeping, Statistics};
 pub use profiles::{ArchivePreferences, ArchiveRule, DefaultPolicy, LastActivity, Profiles};
 pub use rosters::{Roster, RosterChange, RosterEdit, RosterItem, RosterOutcome, Rosters, Subscription};
+pub(crate) use rosters::{groups_from_text, groups_to_text};

@@ -53,6 +53,54 @@ pub struct ArchivePreferences {
     pub never: Vec<String>,
 }
 
+impl ArchiveRule {
+    /// The name under which the rule is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
+impl ArchivePreferences {
+    /// Whether a message exchanged with this peer is archived. A rule for the full JID goes before one for the
+    /// bare JID; `in_roster` says whether the peer is a contact.
+    pub fn archives(&self, peer_full: &str, peer_bare: &str, in_roster: bool) -> bool {
+        for peer in [peer_full, peer_bare] {
+            if self.always.iter().any(|jid| jid == peer) {
+                return true;
+            }
+            if self.never.iter().any(|jid| jid == peer) {
+                return false;
+            }
+        }
+        match self.default {
+            DefaultPolicy::Always => true,
+            DefaultPolicy::Never => false,
+            DefaultPolicy::Roster => in_roster,
+        }
+    }
+
+    pub(crate) fn from_rows(default: Option<&str>, rules: Vec<(String, String)>) -> Self {
+        let (always, never) = rules.into_iter().partition::<Vec<_>, _>(|(_, rule)| rule == "always");
+        let peers = |rules: Vec<(String, String)>| rules.into_iter().map(|(peer, _)| peer).collect();
+        Self {
+            default: default.and_then(DefaultPolicy::from_name).unwrap_or_default(),
+            always: peers(always),
+            never: peers(never),
+        }
+    }
+
+    pub(crate) fn rules(&self) -> Vec<(String, ArchiveRule)> {
+        let rules =
+            |peers: &[String], rule| peers.iter().map(move |peer| (peer.clone(), rule)).collect::<Vec<_>>();
+        let mut all = rules(&self.always, ArchiveRule::Always);
+        all.extend(rules(&self.never, ArchiveRule::Never));
+        all
+    }
+}
+
 /// When an account was last online (XEP-0012).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastActivity {

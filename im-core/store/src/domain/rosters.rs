@@ -149,3 +149,13 @@ domain! {
         fn edit_roster(&self, owner: &str, contact: &str, edit: RosterEdit) -> RosterOutcome;
     }
 }
+
+/// Groups as they are stored: a JSON array, which keeps their order and is only ever read whole.
+pub(crate) fn groups_to_text(groups: &[String]) -> String {
+    serde_json::Value::from(groups.to_vec()).to_string()
+}
+
+/// Groups from what was stored.
+pub(crate) fn groups_from_text(text: &str) -> Vec<String> {
+    serde_json::from_str(text).unwrap_or_default()
+}

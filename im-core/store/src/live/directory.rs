@@ -112,7 +112,9 @@ impl Directory {
     pub(super) fn of_node(&self, node: &NodeId) -> Vec<Session> {
         let mut found = Vec::new();
         for shard in &self.shards {
-            found.extend(Self::read(shard).values().flatten().filter(|session| session.node == *node).cloned());
+            found.extend(
+                Self::read(shard).values().flatten().filter(|session| session.node == *node).cloned(),
+            );
         }
         found
     }

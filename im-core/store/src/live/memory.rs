@@ -58,7 +58,10 @@ impl Memory {
         }
         let counter = match counters.get_mut(key) {
             Some(counter) if counter.ends > now => counter,
-            _ => counters.entry(key.to_owned()).insert_entry(Counter { ends: now + window, count: 0 }).into_mut(),
+            _ => counters
+                .entry(key.to_owned())
+                .insert_entry(Counter { ends: now + window, count: 0 })
+                .into_mut(),
         };
         counter.count += 1;
         counter.count <= limit
