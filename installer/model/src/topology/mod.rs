@@ -1,4 +1,32 @@
-//! The topology as resolved: defaults filled in, every value checked. (Parsing with line and column: `topology/`.)
+//! The topology: what a cluster shall be, as resolved — defaults filled in, every value checked.
+//!
+//! [`load`] makes it from the text of a `cluster.yaml` and `--set` flags: `tree` keeps the place of every key and
+//! value, `resolve` reads them with `read`, `values`, `hosts`, `settings` and `backup`, `rules` checks what holds
+//! between them, `edit` writes overrides back into the text. [`generate`] writes the text for this machine or for a
+//! list of addresses. All mistakes are collected as [`TopologyErrors`], rendered with line and caret.
+//!
+//! Nothing here reads a file or the environment: both are passed in.
+
+mod backup;
+mod edit;
+mod error;
+pub mod generate;
+mod hosts;
+mod load;
+mod read;
+mod resolve;
+mod rules;
+pub mod settings;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod values;
+
+pub use edit::set_value;
+pub use error::{Place, TopologyError, TopologyErrors, is_secret_key};
+pub use load::{Loaded, Source, load, load_stored};
+pub use suggest::nearest;
 
 use crate::names::{Profile, Role};
 use crate::secret::Secret;
