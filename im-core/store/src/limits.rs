@@ -4,10 +4,10 @@ use crate::{NewMessage, StoreError};
 
 /// Longest address, in characters: two of them fit into a key of MariaDB.
 pub(crate) const ADDRESS_CHARS: usize = 380;
-/// Largest stanza, in bytes.
-const STANZA_BYTES: usize = 16 * 1024 * 1024 - 1;
+/// Largest stanza, in bytes: several fit into a packet of MariaDB as it is set by default (16 MB).
+const STANZA_BYTES: usize = 4 * 1024 * 1024;
 /// Largest XML document of a profile, in bytes.
-const DOCUMENT_BYTES: usize = 16 * 1024 * 1024 - 1;
+const DOCUMENT_BYTES: usize = 4 * 1024 * 1024;
 /// Longest element name and namespace, in characters.
 const ELEMENT_CHARS: usize = 64;
 const NAMESPACE_CHARS: usize = 255;
@@ -42,7 +42,7 @@ pub(crate) fn element(element: &str, namespace: &str) -> Result<(), StoreError> 
 /// An XML document or other long text.
 pub(crate) fn document(value: &str) -> Result<(), StoreError> {
     if value.len() > DOCUMENT_BYTES {
-        return Err(StoreError::Invalid { what: "document", reason: "it is larger than 16 MB".into() });
+        return Err(StoreError::Invalid { what: "document", reason: "it is larger than 4 MB".into() });
     }
     if value.contains('\0') {
         return Err(StoreError::Invalid { what: "document", reason: "it has a zero byte".into() });
@@ -54,7 +54,7 @@ pub(crate) fn document(value: &str) -> Result<(), StoreError> {
 pub(crate) fn message(message: &NewMessage) -> Result<(), StoreError> {
     let invalid = |reason: &str| Err(StoreError::Invalid { what: "message", reason: reason.to_owned() });
     if message.stanza.len() > STANZA_BYTES {
-        return invalid("it is larger than 16 MB");
+        return invalid("it is larger than 4 MB");
     }
     if message.copies.iter().filter(|copy| copy.archive).count() > 2 {
         return invalid("it has entries in more than two archives");

@@ -26,7 +26,7 @@ pub struct ArchiveCopy {
 /// A message to be stored. Its identifier is given by the store at the commit.
 #[derive(Debug, Clone)]
 pub struct NewMessage {
-    /// The whole `<message/>` as it is to be delivered, without `stanza-id` and `delay`, at most 16 MB.
+    /// The whole `<message/>` as it is to be delivered, without `stanza-id` and `delay`, at most 4 MB.
     pub stanza: Bytes,
     /// One copy per owner; each owner at most once. A copy with neither archive nor offline stores nothing.
     pub copies: Vec<ArchiveCopy>,

@@ -1,0 +1,410 @@
+//! Databases for the suite: a temporary file, or private servers on Unix sockets.
+//!
+//! A server is started from the programs on this machine with data of its own in a temporary folder, as `nobody`
+//! when the suite runs as root. A small shell keeps it: when its standard input closes, however the suite ended,
+//! it kills the server and removes the folder. So nothing is left behind after a panic or a SIGKILL either.
+
+use im_store::{Secret, ServerAddress, ServerConfig, Store, StoreConfig};
+use sqlx::{Connection, Executor, MySqlConnection, PgConnection};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const PASSWORD: &str = "a secret of the test";
+const NOBODY: &str = "65534";
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Sqlite,
+    Mariadb,
+    Postgresql,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Mariadb => "mariadb",
+            Self::Postgresql => "postgresql",
+        }
+    }
+
+    /// Whether `MAXIM_TEST_STORES` leaves it in.
+    pub fn is_wanted(self) -> bool {
+        std::env::var("MAXIM_TEST_STORES")
+            .map_or(true, |list| list.split(',').any(|name| name.trim() == self.name()))
+    }
+}
+
+/// A fresh database.
+pub struct Scratch {
+    kind: Kind,
+    config: StoreConfig,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Scratch {
+    pub async fn new(kind: Kind) -> Self {
+        if kind == Kind::Sqlite {
+            let folder = tempfile::tempdir().unwrap();
+            let config = StoreConfig::Sqlite { path: folder.path().join("store.db") };
+            return Self { kind, config, _folder: Some(folder) };
+        }
+        Self::on(Server::shared(kind)).await
+    }
+
+    /// A fresh database on this server.
+    pub async fn on(server: &Server) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("case_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let config = server.config(&name);
+        server.create_database(&name).await;
+        Self { kind: server.kind, config, _folder: None }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn config(&self) -> StoreConfig {
+        self.config.clone()
+    }
+
+    /// Another node's view of the database.
+    pub async fn open(&self) -> Store {
+        Store::open(&self.config).await.unwrap()
+    }
+
+    /// Fails unless exactly so many messages are stored, whoever they belong to: orphans would be a leak.
+    pub async fn assert_messages_stored(&self, expected: i64) {
+        assert_eq!(self.number("SELECT count(*) FROM message").await, expected);
+    }
+
+    /// Makes the database look as if a newer program had migrated it.
+    pub async fn record_migration(&self, number: u32, compatible_from: u32) {
+        self.execute(&format!(
+            "INSERT INTO schema_migration (number, name, class, compatible_from, checksum, applied_at)
+             VALUES ({number}, 'later', 'expand', {compatible_from}, 'x', 0)"
+        ))
+        .await;
+    }
+
+    async fn number(&self, sql: &'static str) -> i64 {
+        match &self.config {
+            StoreConfig::Sqlite { path } => {
+                rusqlite::Connection::open(path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
+            }
+            StoreConfig::Mariadb(config) => {
+                sqlx::query_scalar(sql).fetch_one(&mut mysql(config).await).await.unwrap()
+            }
+            StoreConfig::Postgresql(config) => {
+                sqlx::query_scalar(sql).fetch_one(&mut postgres(config).await).await.unwrap()
+            }
+        }
+    }
+
+    async fn execute(&self, sql: &str) {
+        let safe = sqlx::AssertSqlSafe(sql.to_owned());
+        match &self.config {
+            StoreConfig::Sqlite { path } => {
+                rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
+            }
+            StoreConfig::Mariadb(config) => {
+                mysql(config).await.execute(safe).await.unwrap();
+            }
+            StoreConfig::Postgresql(config) => {
+                postgres(config).await.execute(safe).await.unwrap();
+            }
+        }
+    }
+}
+
+fn socket(config: &ServerConfig) -> &Path {
+    match &config.address {
+        ServerAddress::Socket(path) => path,
+        ServerAddress::Tcp { .. } => panic!("the suite uses sockets"),
+    }
+}
+
+async fn mysql(config: &ServerConfig) -> MySqlConnection {
+    let options = sqlx::mysql::MySqlConnectOptions::new()
+        .socket(socket(config))
+        .username(&config.user)
+        .password(PASSWORD)
+        .database(&config.database);
+    MySqlConnection::connect_with(&options).await.unwrap()
+}
+
+async fn postgres(config: &ServerConfig) -> PgConnection {
+    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass()
+        .socket(socket(config))
+        .username(&config.user)
+        .password(PASSWORD)
+        .database(&config.database);
+    PgConnection::connect_with(&options).await.unwrap()
+}
+
+/// A private database server.
+pub struct Server {
+    kind: Kind,
+    folder: PathBuf,
+    keeper: Child,
+}
+
+impl Server {
+    /// The one that all cases share.
+    pub fn shared(kind: Kind) -> &'static Self {
+        static MARIADB: OnceLock<Server> = OnceLock::new();
+        static POSTGRESQL: OnceLock<Server> = OnceLock::new();
+        match kind {
+            Kind::Mariadb => MARIADB.get_or_init(|| Self::start(kind)),
+            Kind::Postgresql => POSTGRESQL.get_or_init(|| Self::start(kind)),
+            Kind::Sqlite => panic!("SQLite has no server"),
+        }
+    }
+
+    /// Makes a data folder and starts a server on it.
+    pub fn start(kind: Kind) -> Self {
+        // Short, because a socket's path must fit into 108 bytes.
+        let folder = tempfile::Builder::new().prefix("mxs-").tempdir_in("/tmp").unwrap().keep();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        if is_root() {
+            run(Command::new("chown").arg(NOBODY).arg(&folder));
+        }
+        match kind {
+            Kind::Mariadb => {
+                let init = program(&["mariadb-install-db"], "mariadb-server-core");
+                run(as_nobody(&init)
+                    .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
+                    .arg(format!("--datadir={}", folder.join("data").display())));
+            }
+            Kind::Postgresql => {
+                let password = folder.join("password");
+                fs::write(&password, PASSWORD).unwrap();
+                run(as_nobody(&postgres_program("initdb"))
+                    .args(["--no-sync", "--username=maxim", "--auth=scram-sha-256", "--encoding=UTF8"])
+                    .arg("--locale=C")
+                    .arg(format!("--pwfile={}", password.display()))
+                    .arg(folder.join("data")));
+            }
+            Kind::Sqlite => panic!("SQLite has no server"),
+        }
+        let keeper = keep(kind, &folder);
+        let server = Self { kind, folder, keeper };
+        if kind == Kind::Mariadb {
+            server.wait_for_socket();
+            let sql = format!(
+                "CREATE USER maxim@localhost IDENTIFIED BY '{PASSWORD}'; \
+                 GRANT ALL ON *.* TO maxim@localhost WITH GRANT OPTION;"
+            );
+            let mut client = Command::new(program(&["mariadb", "mysql"], "mariadb-client-core"))
+                .args(["--no-defaults", "--user=root"])
+                .arg(format!("--socket={}", server.folder.join("socket").display()))
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap();
+            std::io::Write::write_all(&mut client.stdin.take().unwrap(), sql.as_bytes()).unwrap();
+            assert!(client.wait().unwrap().success());
+        }
+        server.wait_until_ready();
+        server
+    }
+
+    /// How `database` on this server is reached.
+    pub fn config(&self, database: &str) -> StoreConfig {
+        let (socket, config): (_, fn(ServerConfig) -> StoreConfig) = match self.kind {
+            Kind::Mariadb => (self.folder.join("socket"), StoreConfig::Mariadb),
+            _ => (self.folder.clone(), StoreConfig::Postgresql),
+        };
+        config(ServerConfig {
+            address: ServerAddress::Socket(socket),
+            database: database.into(),
+            user: "maxim".into(),
+            password: Some(Secret::new(PASSWORD)),
+            ca_file: None,
+            connections: 4,
+        })
+    }
+
+    /// Kills the server with SIGKILL, as a crash would, and starts it again on the same data.
+    pub fn crash_and_restart(&mut self) {
+        let pid = fs::read_to_string(self.folder.join("pid")).unwrap().trim().parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        fs::write(self.folder.join("keep"), "").unwrap();
+        drop(self.keeper.stdin.take());
+        self.keeper.wait().unwrap();
+        for leftover in ["keep", "socket", "pid"] {
+            let _ = fs::remove_file(self.folder.join(leftover));
+        }
+        self.keeper = keep(self.kind, &self.folder);
+        self.wait_until_ready();
+    }
+
+    pub async fn create_database(&self, name: &str) {
+        let create = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        match self.config(if self.kind == Kind::Mariadb { "mysql" } else { "postgres" }) {
+            StoreConfig::Mariadb(config) => {
+                mysql(&config).await.execute(create).await.unwrap();
+            }
+            StoreConfig::Postgresql(config) => {
+                postgres(&config).await.execute(create).await.unwrap();
+            }
+            StoreConfig::Sqlite { .. } => panic!("SQLite has no server"),
+        }
+    }
+
+    fn wait_for_socket(&self) {
+        let name = if self.kind == Kind::Mariadb { "socket" } else { ".s.PGSQL.5432" };
+        self.wait_for("its socket", || {
+            std::os::unix::net::UnixStream::connect(self.folder.join(name)).is_ok()
+        });
+    }
+
+    fn wait_until_ready(&self) {
+        self.wait_for_socket();
+        if self.kind == Kind::Postgresql {
+            let ready = postgres_program("pg_isready");
+            let folder = self.folder.clone();
+            self.wait_for("readiness", || {
+                Command::new(&ready)
+                    .arg("-q")
+                    .arg("-h")
+                    .arg(&folder)
+                    .status()
+                    .is_ok_and(|status| status.success())
+            });
+        }
+    }
+
+    fn wait_for(&self, what: &str, mut ready: impl FnMut() -> bool) {
+        let end = Instant::now() + START_DEADLINE;
+        while !ready() {
+            if Instant::now() > end {
+                let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                panic!("{} did not reach {what} within {START_DEADLINE:?}:\n{log}", self.kind.name());
+            }
+            // Polling a condition, with the deadline above.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// Starts the shell that starts the server.
+fn keep(kind: Kind, folder: &Path) -> Child {
+    let data = folder.join("data");
+    let (server, arguments) = match kind {
+        Kind::Mariadb => (
+            program(&["mariadbd"], "mariadb-server-core"),
+            vec![
+                "--no-defaults".into(),
+                format!("--datadir={}", data.display()),
+                format!("--socket={}", folder.join("socket").display()),
+                format!("--pid-file={}", folder.join("mariadb.pid").display()),
+                "--skip-networking".into(),
+                "--skip-log-bin".into(),
+                "--max-connections=400".into(),
+                "--innodb-buffer-pool-size=128M".into(),
+            ],
+        ),
+        _ => (
+            postgres_program("postgres"),
+            vec![
+                "-D".into(),
+                data.display().to_string(),
+                "-k".into(),
+                folder.display().to_string(),
+                "-c".into(),
+                "listen_addresses=".into(),
+                "-c".into(),
+                "max_connections=200".into(),
+            ],
+        ),
+    };
+    let setpriv =
+        if is_root() { format!("setpriv --reuid={NOBODY} --clear-groups --") } else { String::new() };
+    // $1 is the folder, the rest the server's command line.
+    let script = format!(
+        "folder=$1; shift; {setpriv} \"$@\" </dev/null >>\"$folder/log\" 2>&1 & pid=$!; \
+         echo $pid >\"$folder/pid.new\"; mv \"$folder/pid.new\" \"$folder/pid\"; \
+         read -r _; kill -9 $pid 2>/dev/null; wait $pid; [ -e \"$folder/keep\" ] || rm -rf \"$folder\""
+    );
+    fs::File::create(folder.join("log")).unwrap();
+    Command::new("sh")
+        .arg("-c")
+        .arg(script)
+        .arg("keeper")
+        .arg(folder)
+        .arg(server)
+        .args(arguments)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// A command run as nobody where this is root: the servers refuse to be root.
+fn as_nobody(program: &Path) -> Command {
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--reuid={NOBODY}")).args(["--clear-groups", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.current_dir("/").stdin(Stdio::null());
+    command
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?} failed:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The first of these programs that is on this machine.
+fn program(names: &[&str], package: &str) -> PathBuf {
+    for folder in ["/usr/sbin", "/usr/bin", "/usr/local/bin"] {
+        for name in names {
+            let path = Path::new(folder).join(name);
+            if path.exists() {
+                return path;
+            }
+        }
+    }
+    panic!(
+        "{} is missing on this machine: install the Debian package {package} (tests/setup does), or leave its store \
+         out by MAXIM_TEST_STORES",
+        names[0]
+    );
+}
+
+fn postgres_program(name: &str) -> PathBuf {
+    let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .map(|entries| entries.flatten().map(|entry| entry.path().join("bin").join(name)).collect())
+        .unwrap_or_default();
+    versions.retain(|path| path.exists());
+    versions.sort();
+    versions.pop().unwrap_or_else(|| program(&[name], "postgresql"))
+}

@@ -1,0 +1,8 @@
+//! One conformance suite over every back end, plus what only one of them can get wrong.
+//!
+//! Each case runs against SQLite in a temporary file, MariaDB, and PostgreSQL; the servers are private ones that
+//! the suite starts from the programs on this machine, on Unix sockets, without data of anybody. A missing
+//! program fails the suite; `MAXIM_TEST_STORES=sqlite,mariadb` restricts it to the named ones.
+
+mod conformance;
+mod servers;
