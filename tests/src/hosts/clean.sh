@@ -52,7 +52,9 @@ for link in $(ip -o link show master "$bridge" 2>/dev/null | sed 's/^[0-9]*: \([
   ip link del "$link" 2>/dev/null
 done
 ip link del "$bridge" 2>/dev/null
-for group in /sys/fs/cgroup/memory/"$bridge"-*; do [ -d "$group" ] && rmdir "$group" 2>/dev/null; done
+cat "$run"/hosts/*/cgroups 2>/dev/null | while read -r group; do
+  case $group in */maxim-"$bridge"-*) find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null ;; esac
+done
 if awk '{print $2}' /proc/self/mounts | grep -q "^$run/"; then
   echo "something is still mounted under $run" >&2
   exit 1

@@ -3,6 +3,7 @@
 //! It is given its folder with an overlay mounted, and its network namespace, by [`super::Testbed`].
 //! Its disk outlives its power: [`Host::power_off_hard`] and [`Host::start`] are a crash and a boot.
 
+use super::cgroup;
 use super::network::Bridge;
 use super::snapshot::Snapshot;
 use super::testbed::HostSpec;
@@ -18,6 +19,11 @@ use std::time::Duration;
 
 /// From start to answering over SSH; a loaded machine with ten hosts has been seen to need 15 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
+
+/// `sh -c ENTER FOLDER PROGRAM…` writes down its number, joins the control groups of the host, and becomes the
+/// program.
+const ENTER: &str = "echo $$ >\"$0/pid\" && while read -r group; do echo $$ >\"$group/cgroup.procs\" || exit 1; \
+                     done <\"$0/cgroups\" && exec \"$@\"";
 
 /// What a program on a host said and how it ended.
 #[derive(Debug, Clone)]
@@ -97,19 +103,18 @@ impl Host {
         let log = File::options().create(true).append(true).open(self.folder.join("console.log"))?;
         // The shell writes down its own number before it becomes nspawn: a run killed in between can be
         // cleaned up all the same. A session of its own keeps a terminal's signals away.
+        let groups = cgroup::make(&self.bridge.namespace(self.name()), self.spec.memory_mib)?;
+        fs::write(self.folder.join("cgroups"), groups.join("\n") + "\n")?;
         let mut command = Command::new("setsid");
-        command.args(["sh", "-c", "echo $$ >\"$0\"; exec \"$@\""]).arg(self.folder.join("pid"));
+        command.args(["sh", "-c", ENTER]).arg(&self.folder);
         command.args(["systemd-nspawn", "-q", "--register=no", "--keep-unit", "--link-journal=no"]);
         command.args(["--resolv-conf=off", "--timezone=off", "--capability=CAP_NET_ADMIN", "-D"]);
-        command.arg(self.root()).args(["-M", self.name()]);
+        // nspawn keeps state by machine name for the whole of this machine, so that carries the run.
+        command.arg(self.root()).arg("-M").arg(self.bridge.namespace(self.name()));
+        command.arg(format!("--hostname={}", self.name()));
         command.arg(format!("--network-namespace-path=/run/netns/{}", self.bridge.namespace(self.name())));
         for (path, megabytes) in &self.spec.tmpfs {
             command.arg(format!("--tmpfs={path}:mode=755,size={megabytes}m"));
-        }
-        if let Some(mebibytes) = self.spec.memory_mib {
-            let shown = self.folder.join("meminfo");
-            fs::write(&shown, meminfo(mebibytes))?;
-            command.arg(format!("--bind-ro={}:/proc/meminfo", shown.display()));
         }
         command.arg("-b").env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -134,11 +139,17 @@ impl Host {
             let why = greeted.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
             bail!("{} did not boot: {why}; its console:\n{}", self.name(), tail(&self.console_log(), 30));
         }
-        let state =
-            self.exec("systemctl is-system-running --wait || systemctl --failed --no-legend --plain")?;
+        if let Some(mebibytes) = self.spec.memory_mib {
+            self.write_file("/usr/local/share/meminfo", meminfo(mebibytes))?;
+            self.sh("mount --bind /usr/local/share/meminfo /proc/meminfo")?;
+        }
+        let state = self.exec(
+            "systemctl is-system-running --wait || \
+             { systemctl --failed --no-legend --plain; journalctl -q -b -p warning --no-pager | tail -n 20; }",
+        )?;
         ensure!(
             state.stdout.trim() == "running",
-            "{} booted badly: {} {}",
+            "{} booted badly: {}{}",
             self.name(),
             state.stdout,
             state.stderr

@@ -15,6 +15,7 @@
 //! construction. It does not imitate kernels: modules, clock and `/proc/sys` outside `net` are the machine's.
 
 pub mod base;
+mod cgroup;
 mod host;
 mod network;
 mod snapshot;

@@ -1,0 +1,211 @@
+//! What must hold of the checkout itself: dependencies point one way, nothing in it leans on a place that a
+//! stranger does not have, files stay readable, and what the documents promise exists.
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The files that git knows, as paths from the root, with their text; pictures and other bytes are left out.
+fn tracked_text() -> Vec<(String, String)> {
+    let listed = Command::new("git").arg("-C").arg(root()).args(["ls-files", "-z"]).output().unwrap();
+    assert!(listed.status.success(), "the checkout is a git repository");
+    String::from_utf8(listed.stdout)
+        .unwrap()
+        .split_terminator('\0')
+        .filter_map(|path| Some((path.to_owned(), fs::read_to_string(root().join(path)).ok()?)))
+        .collect()
+}
+
+/// The workspace's crates and which of each other they use (tests and build scripts apart).
+fn crates() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let names: BTreeSet<_> =
+        packages.iter().map(|package| package["name"].as_str().unwrap().to_owned()).collect();
+    packages
+        .iter()
+        .map(|package| {
+            let uses = package["dependencies"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|dependency| dependency["kind"].is_null())
+                .map(|dependency| dependency["name"].as_str().unwrap().to_owned())
+                .filter(|name| names.contains(name))
+                .collect();
+            (package["name"].as_str().unwrap().to_owned(), uses)
+        })
+        .collect()
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("maxim-model", &[][..]),
+        ("maxim-agent", &["maxim-model", "im-admin-api"][..]),
+        ("maxim-engine", &["maxim-agent", "maxim-model", "im-admin-api"][..]),
+        ("maxim-iso", &["maxim-model"][..]),
+        ("maxim-ctl", &["maxim-engine", "maxim-agent", "maxim-model", "maxim-iso", "im-admin-api"][..]),
+        ("maxim-console", &["maxim-engine", "maxim-agent", "maxim-model", "im-admin-api"][..]),
+        ("im-proto", &[][..]),
+        ("im-store", &["im-proto"][..]),
+        ("im-admin-api", &[][..]),
+        ("im-server", &["im-store", "im-proto", "im-admin-api"][..]),
+        ("maxim-tests", &["maxim-model", "im-admin-api"][..]),
+    ]);
+    let crates = crates();
+    let known: Vec<_> = crates.keys().map(String::as_str).collect();
+    assert_eq!(
+        known,
+        allowed.keys().copied().collect::<Vec<_>>(),
+        "a crate came or went: say here what it may use"
+    );
+    for (name, uses) in &crates {
+        for used in uses {
+            assert!(
+                allowed[name.as_str()].contains(&used.as_str()),
+                "{name} may not depend on {used} (see docs/architecture.md)"
+            );
+        }
+        assert!(
+            !name.contains("common") && !name.contains("util"),
+            "{name} says nothing about what it holds"
+        );
+    }
+}
+
+#[test]
+fn nothing_leans_on_a_place_that_a_stranger_does_not_have() {
+    // Put together here so that this file does not find itself.
+    let hosts: Vec<String> = [
+        ("crates", ".io"),
+        ("static.crates", ".io"),
+        ("pypi", ".org"),
+        ("registry.npmjs", ".org"),
+        ("deb.debian", ".org"),
+        ("files.pythonhosted", ".org"),
+        ("docker", ".io"),
+        ("ghcr", ".io"),
+    ]
+    .iter()
+    .map(|(name, end)| format!("{name}{end}"))
+    .collect();
+    let places = [["/work", "/shared"].concat(), ["/root", "/helpers"].concat(), ["..", "/shared"].concat()];
+    let mut found = Vec::new();
+    for (path, text) in tracked_text() {
+        // Lock files record where a registry is; that is their job.
+        let lock = path.ends_with("Cargo.lock") || path.ends_with("package-lock.json");
+        for (number, line) in text.lines().enumerate() {
+            let registry = !lock && hosts.iter().any(|host| line.contains(host.as_str()));
+            if registry || places.iter().any(|place| line.contains(place.as_str())) {
+                found.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn source_files_stay_readable() {
+    let mut found = Vec::new();
+    for (path, text) in tracked_text() {
+        if !path.ends_with(".rs") {
+            continue;
+        }
+        let lines = text.lines().count();
+        if lines > 640 {
+            found.push(format!("{path} has {lines} lines: split it where a second idea has moved in"));
+        }
+        if !text.starts_with("//!") {
+            found.push(format!("{path} does not begin by saying what it is (`//!`)"));
+        }
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.starts_with("#[allow(") || line.starts_with("#![allow(") {
+                found.push(format!("{path}:{}: use #[expect(…, reason = …)]", number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn scripts_parse() {
+    let mut seen = 0;
+    for (path, text) in tracked_text() {
+        let shell =
+            text.starts_with("#!/usr/bin/env bash") || text.starts_with("#!/bin/sh") || path.ends_with(".sh");
+        if !shell {
+            continue;
+        }
+        seen += 1;
+        let checked = Command::new("bash").arg("-n").arg(root().join(&path)).output().unwrap();
+        assert!(checked.status.success(), "{path}: {}", String::from_utf8_lossy(&checked.stderr));
+    }
+    assert!(seen >= 4, "maxim.ctl, tests/setup, tests/run and .ci/run at least, found {seen}");
+}
+
+/// Commands in fenced blocks of a document: lines that begin with `./`.
+fn promised(path: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let mut inside = false;
+    let mut commands = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            inside = !inside;
+        } else if inside && line.trim_start().starts_with("./") {
+            commands.push(line.split('#').next().unwrap().trim().to_owned());
+        }
+    }
+    commands
+}
+
+#[test]
+fn what_the_readme_promises_exists() {
+    for readme in ["README.md", "README.zh-CN.md"] {
+        let commands = promised(readme);
+        let leading: Vec<_> = commands.iter().take(2).map(|command| command.as_str()).collect();
+        assert_eq!(leading, ["./maxim.ctl install", "./tests/run"], "{readme} leads with two commands");
+        for command in commands {
+            let program = command.split_whitespace().next().unwrap();
+            assert!(root().join(program).is_file(), "{readme} names {program}, which is not there");
+        }
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut broken = Vec::new();
+    let mut seen = 0;
+    for (path, text) in tracked_text() {
+        if !path.ends_with(".md") {
+            continue;
+        }
+        for part in text.split("](").skip(1) {
+            let Some(target) = part.split([')', ' ']).next() else { continue };
+            let target = target.split('#').next().unwrap();
+            if target.is_empty() || target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            seen += 1;
+            let folder = root().join(&path).parent().unwrap().to_owned();
+            if !folder.join(target).exists() {
+                broken.push(format!("{path}: {target}"));
+            }
+        }
+    }
+    assert!(seen > 0, "the documents link to each other");
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
