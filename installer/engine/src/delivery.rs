@@ -1,17 +1,31 @@
 //! Where the bytes come from: a bundle, or the build folder of a checkout.
 //!
 //! Both are seen by the rest of the engine as a list of [`Artefact`]s with a way to open the content of each, and as
-//! texts of playbooks and templates.
+//! texts of playbooks and templates. Contents of a bundle are checked against the signed manifest while they stream;
+//! an image is opened only when a host asks for it.
 
 use crate::context::Ask;
-use crate::error::EngineError;
+use crate::error::{Class, EngineError};
+use crate::files;
+use crate::playbooks::Library;
 use crate::state::StateDir;
-use maxim_model::manifest::Manifest;
+use maxim_model::bundle::{self, BundleError, Index, PublicKey};
+use maxim_model::manifest::{MEMBER_CTL, Manifest, MemberKind};
+use maxim_model::names::Profile;
+use maxim_model::topology::Topology;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Largest playbook or template that is read into memory.
+const TEXT_LIMIT: u64 = 1 << 20;
+/// Name of the file in a cluster's state that pins the bundle's key.
+const PINNED_KEY: &str = "bundle.pub";
 
 /// Where an action gets programs, images, playbooks and templates.
 #[derive(Debug, Clone)]
@@ -33,7 +47,8 @@ pub enum Delivery {
 #[derive(Debug, Clone)]
 pub struct OpenBundle {
     path: PathBuf,
-    manifest: Arc<Manifest>,
+    file: Arc<File>,
+    index: Arc<Index>,
 }
 
 /// Which key a bundle may be signed with. The key pinned in the cluster's state always counts first: a bundle of
@@ -65,17 +80,197 @@ pub struct Artefact {
     pub unpacked_size: u64,
     /// True: it lies at `path` already and is never sent.
     pub in_place: bool,
+    /// Where the content is read from here.
+    #[serde(skip)]
+    source: Source,
 }
 
 /// All artefacts by name.
 pub type Artefacts = BTreeMap<String, Artefact>;
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    /// A file on this machine.
+    File(PathBuf),
+    /// A member of the bundle.
+    Member(String),
+    /// It is never sent.
+    Nowhere,
+}
+
+/// Content on its way to a host.
+pub struct Content {
+    /// Bytes that `reader` will give.
+    pub size: u64,
+    /// The bytes; an error when they do not have the promised digest.
+    pub reader: Box<dyn Read + Send>,
+}
+
+impl Delivery {
+    /// Playbooks and templates.
+    pub fn library(&self) -> Result<Library, EngineError> {
+        match self {
+            Self::None | Self::Checkout { .. } => Library::embedded(),
+            Self::Bundle(bundle) => bundle.library(),
+        }
+    }
+
+    /// Digest of the bundle's manifest; empty without a bundle.
+    pub fn manifest_sha256(&self) -> &str {
+        match self {
+            Self::Bundle(bundle) => bundle.index.manifest_sha256(),
+            _ => "",
+        }
+    }
+
+    /// Everything that can be put on the hosts of a topology. `program` is the running `maxim-ctl`.
+    pub fn artefacts(&self, topology: &Topology, program: &Path) -> Result<Artefacts, EngineError> {
+        let software = &topology.paths.software;
+        let mut all = Artefacts::new();
+        match self {
+            Self::None => {}
+            Self::Checkout { bin_dir, web_root } => {
+                for (name, path) in [
+                    ("maxim-ctl", program.to_owned()),
+                    ("maxim-im", bin_dir.join("maxim-im")),
+                    ("maxim-console", bin_dir.join("maxim-console")),
+                ] {
+                    if path.is_file() {
+                        all.insert(name.to_owned(), program_file(name, &path, software)?);
+                    }
+                }
+                if let Some(web) = web_root.as_ref().filter(|web| web.join("index.html").is_file()) {
+                    all.insert("web".into(), web_folder(web));
+                }
+            }
+            Self::Bundle(bundle) => {
+                for member in &bundle.manifest().members {
+                    let artefact = member.artefact();
+                    let name = if member.path == MEMBER_CTL { "maxim-ctl" } else { member.name.as_str() };
+                    let path = match member.kind {
+                        MemberKind::Image => format!("{software}/images/{artefact}"),
+                        MemberKind::Archive => format!("{software}/web/{artefact}"),
+                        MemberKind::Binary => format!("{software}/bin/{artefact}/{name}"),
+                        MemberKind::Playbook | MemberKind::Template | MemberKind::Document => continue,
+                    };
+                    all.insert(
+                        name.to_owned(),
+                        Artefact {
+                            name: name.to_owned(),
+                            version: member.version.clone(),
+                            artefact,
+                            path,
+                            sha256: member.sha256.clone(),
+                            size: member.size,
+                            unpacked_size: member.unpacked_size,
+                            in_place: false,
+                            source: Source::Member(member.path.clone()),
+                        },
+                    );
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Opens the content with a digest.
+    pub fn content(&self, artefacts: &Artefacts, sha256: &str) -> Result<Content, EngineError> {
+        let missing = || {
+            EngineError::refused("content", format!("nothing here has the digest {sha256}"))
+                .hint("run the command again; a file of the checkout was changed meanwhile")
+        };
+        let artefact = artefacts.values().find(|artefact| artefact.sha256 == sha256).ok_or_else(missing)?;
+        match (&artefact.source, self) {
+            (Source::File(path), _) => {
+                let file = File::open(path)
+                    .map_err(|error| EngineError::failed("content", format!("{}: {error}", path.display())))?;
+                Ok(Content { size: artefact.size, reader: Box::new(file) })
+            }
+            (Source::Member(member), Self::Bundle(bundle)) => {
+                let reader = bundle.index.content(bundle.reader(), member).map_err(|error| refused(&error))?;
+                Ok(Content { size: artefact.size, reader: Box::new(reader) })
+            }
+            _ => Err(missing()),
+        }
+    }
+}
+
+/// A program of the checkout: hashed now, copied below the root when it is not there yet, so that a later build does
+/// not swap a program under a running service.
+fn program_file(name: &str, path: &Path, software: &str) -> Result<Artefact, EngineError> {
+    let failed = |error: io::Error| EngineError::failed("content", format!("{}: {error}", path.display()));
+    let mut file = File::open(path).map_err(failed)?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        let count = file.read(&mut buffer).map_err(failed)?;
+        if count == 0 {
+            break;
+        }
+        digest.update(&buffer[..count]);
+        size += count as u64;
+    }
+    let sha256 = hex::encode(digest.finalize());
+    let version = env!("CARGO_PKG_VERSION");
+    let artefact = format!("{name}-{version}-{}", &sha256[..12]);
+    Ok(Artefact {
+        name: name.into(),
+        version: version.into(),
+        path: format!("{software}/bin/{artefact}/{name}"),
+        artefact,
+        sha256,
+        size,
+        unpacked_size: size,
+        in_place: false,
+        source: Source::File(path.to_owned()),
+    })
+}
+
+fn web_folder(path: &Path) -> Artefact {
+    Artefact {
+        name: "web".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        artefact: String::new(),
+        path: path.display().to_string(),
+        sha256: String::new(),
+        size: 0,
+        unpacked_size: 0,
+        in_place: true,
+        source: Source::Nowhere,
+    }
+}
+
 impl OpenBundle {
     /// Opens a bundle: manifest and signature are read and checked against the pinned key, the given key, or a key
-    /// whose fingerprint a person confirms. Members are checked when they are read.
+    /// whose fingerprint a person confirms. Members are checked when they are read. The key is pinned by
+    /// [`OpenBundle::pin`] when something is applied, not before.
     pub fn open(path: &Path, state: &StateDir, trust: &Trust, ask: &dyn Ask) -> Result<Self, EngineError> {
-        let _ = (state, trust, ask);
-        Err(EngineError::refused("bundle", format!("{} cannot be opened yet", path.display())))
+        let file = File::open(path).map_err(|error| {
+            EngineError::usage("bundle", format!("{}: {error}", path.display()))
+                .hint("name the bundle file with --bundle")
+        })?;
+        let file = Arc::new(file);
+        let read = |trust: &bundle::Trust| {
+            Index::read(FileAt { file: Arc::clone(&file), position: 0 }, trust).map_err(|error| refused(&error))
+        };
+        let known = known_keys(state, trust)?;
+        let index = if known.is_empty() {
+            let index = read(&bundle::Trust::Carried)?;
+            let fingerprint = index.key().fingerprint();
+            if !ask.trust_bundle_key(&fingerprint) {
+                return Err(EngineError::refused(
+                    "bundle",
+                    format!("nobody has confirmed the key of this bundle, fingerprint {fingerprint}"),
+                )
+                .hint("compare the fingerprint with the publisher's and confirm it on a terminal, or name the key with --trust-key FILE"));
+            }
+            index
+        } else {
+            read(&bundle::Trust::Keys(known))?
+        };
+        index.require_architecture(std::env::consts::ARCH).map_err(|error| refused(&error))?;
+        Ok(Self { path: path.to_owned(), file, index: Arc::new(index) })
     }
 
     /// Path of the bundle file.
@@ -85,14 +280,169 @@ impl OpenBundle {
 
     /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        self.index.manifest()
+    }
+
+    /// Pins the bundle's key in the state of the cluster.
+    pub(crate) fn pin(&self, state: &StateDir) -> Result<(), EngineError> {
+        let path = state.file(PINNED_KEY);
+        if path.exists() {
+            return Ok(());
+        }
+        state.create()?;
+        files::write_whole(&path, self.index.key().to_file().as_bytes(), 0o644)
+    }
+
+    fn reader(&self) -> FileAt {
+        FileAt { file: Arc::clone(&self.file), position: 0 }
+    }
+
+    fn library(&self) -> Result<Library, EngineError> {
+        let mut playbooks = Vec::new();
+        let mut templates = Vec::new();
+        for member in &self.manifest().members {
+            let (prefix, texts) = match member.kind {
+                MemberKind::Playbook => ("playbooks/", &mut playbooks),
+                MemberKind::Template => ("templates/", &mut templates),
+                _ => continue,
+            };
+            let bytes = self
+                .index
+                .bytes(self.reader(), &member.path, TEXT_LIMIT)
+                .map_err(|error| refused(&error))?;
+            let text = String::from_utf8(bytes)
+                .map_err(|_| EngineError::refused("bundle", format!("{} is no text", member.path)))?;
+            texts.push((member.path.trim_start_matches(prefix).to_owned(), text));
+        }
+        Library::from_texts(playbooks, templates)
     }
 }
 
-/// Content on its way to a host.
-pub struct Content {
-    /// Bytes that `reader` will give.
-    pub size: u64,
-    /// The bytes; an error when they do not have the promised digest.
-    pub reader: Box<dyn Read + Send>,
+/// The pinned key alone when there is one; else those that were named.
+fn known_keys(state: &StateDir, trust: &Trust) -> Result<Vec<PublicKey>, EngineError> {
+    let pinned = state.file(PINNED_KEY);
+    if let Some(text) = files::read_optional(&pinned)? {
+        return Ok(vec![parse_key(&pinned, &text)?]);
+    }
+    let mut keys = Vec::new();
+    for path in [&trust.key_file, &trust.developer_key].into_iter().flatten() {
+        match files::read_optional(path)? {
+            Some(text) => keys.push(parse_key(path, &text)?),
+            None if Some(path) == trust.key_file.as_ref() => {
+                return Err(EngineError::usage("bundle", format!("--trust-key {}: no such file", path.display())));
+            }
+            None => {}
+        }
+    }
+    Ok(keys)
+}
+
+fn parse_key(path: &Path, text: &str) -> Result<PublicKey, EngineError> {
+    PublicKey::parse(text).map_err(|error| {
+        EngineError::usage("bundle", format!("{}: {error}", path.display())).hint(error.hint())
+    })
+}
+
+fn refused(error: &BundleError) -> EngineError {
+    let mut cause = error.to_string();
+    if let Some(source) = std::error::Error::source(error) {
+        cause = format!("{cause}: {source}");
+    }
+    EngineError::new(Class::Refused, "bundle", cause).hint(error.hint())
+}
+
+/// Reads a shared file from a position of its own, so that several hosts are fed at once.
+#[derive(Debug)]
+struct FileAt {
+    file: Arc<File>,
+    position: u64,
+}
+
+impl Read for FileAt {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.position)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for FileAt {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let wanted = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(step) => self.position.checked_add_signed(step),
+            SeekFrom::End(step) => self.file.metadata()?.len().checked_add_signed(step),
+        };
+        self.position = wanted.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+/// Whether this delivery can install a profile at all; an error that says what is missing.
+pub(crate) fn require(delivery: &Delivery, topology: &Topology, artefacts: &Artefacts) -> Result<(), EngineError> {
+    if matches!(delivery, Delivery::None) {
+        return Err(EngineError::usage("delivery", "there is nothing to install from")
+            .hint("name a bundle with --bundle, or run ./maxim.ctl in a checkout"));
+    }
+    if topology.profile == Profile::Standard && !matches!(delivery, Delivery::Bundle(_)) {
+        return Err(EngineError::usage("delivery", "the standard profile is installed from a bundle")
+            .hint("build one with `maxim.ctl bundle build` and name it with --bundle"));
+    }
+    for host in &topology.hosts {
+        for role in &host.roles {
+            let needed = match role {
+                maxim_model::names::Role::Im => "maxim-im",
+                maxim_model::names::Role::Console => "maxim-console",
+                other => other.name(),
+            };
+            if !artefacts.contains_key(needed) {
+                return Err(EngineError::usage(
+                    "delivery",
+                    format!("`{needed}` is needed on {} and is not in what is installed from", host.name),
+                )
+                .hint(match delivery {
+                    Delivery::Checkout { bin_dir, .. } => {
+                        format!("build it: it is expected in {}", bin_dir.display())
+                    }
+                    _ => "take a bundle that has it".into(),
+                }));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Delivery, require};
+    use crate::sample;
+    use std::io::Read;
+
+    #[test]
+    fn programs_of_a_checkout_have_a_versioned_place_below_the_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("maxim-ctl");
+        for name in ["maxim-ctl", "maxim-im"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        let topology = sample::embedded(&folder.path().join("root"));
+        let delivery = Delivery::Checkout { bin_dir: folder.path().to_owned(), web_root: None };
+        let artefacts = delivery.artefacts(&topology, &program).unwrap();
+        let im = &artefacts["maxim-im"];
+        assert!(im.path.starts_with(&format!("{}/root/bin/maxim-im-", folder.path().display())), "{im:?}");
+        let mut text = String::new();
+        delivery.content(&artefacts, &im.sha256).unwrap().reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "maxim-im");
+        assert!(delivery.content(&artefacts, "00").is_err());
+        let error = require(&delivery, &topology, &artefacts).unwrap_err();
+        assert!(error.cause.contains("maxim-console"), "{error}");
+    }
+
+    #[test]
+    fn the_standard_profile_wants_a_bundle() {
+        let delivery = Delivery::Checkout { bin_dir: "/nonexistent".into(), web_root: None };
+        let error = require(&delivery, &sample::three_hosts(), &std::collections::BTreeMap::new()).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.hint.contains("--bundle"));
+    }
 }

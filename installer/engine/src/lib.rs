@@ -5,10 +5,24 @@
 //! sends it, and judges what comes back. It is synchronous: one thread for each host, no runtime.
 
 pub mod actions;
+pub mod authority;
 pub mod context;
 pub mod delivery;
 pub mod error;
 pub mod events;
+mod files;
+mod fleet;
+mod journal;
+mod phases;
+pub mod playbooks;
+mod preflight;
+mod remote;
+pub mod render;
+mod run;
+#[cfg(test)]
+mod sample;
+pub mod secrets;
+pub mod sizing;
 pub mod state;
 
 pub use context::{Ask, AssumeYes, CancelFlag, Context};

@@ -3,6 +3,10 @@
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::events::Timing;
+use crate::phases::connect;
+use crate::phases::probe::DiskProbe;
+use crate::preflight;
+use crate::run::Run;
 use maxim_model::check::CheckResult;
 use maxim_model::facts::Facts;
 use std::collections::BTreeMap;
@@ -25,6 +29,14 @@ pub struct CheckOutcome {
 /// Probes every host and judges what was measured. Blocking results are no error here: see
 /// [`CheckOutcome::blocked`] (exit code 3).
 pub fn check(context: &Context) -> Result<CheckOutcome, EngineError> {
-    let _ = context;
-    Err(EngineError::failed("check", "not there yet"))
+    let run = Run::begin(context, "check", false)?;
+    let mut sessions = connect::connect(&run);
+    let mut outcome = preflight::preflight(&run, &mut sessions, DiskProbe::Databases);
+    if outcome.blocked > 0 {
+        preflight::leave_no_trace(&run, &mut sessions);
+    }
+    connect::release(&mut sessions);
+    context.cancel.check("check")?;
+    outcome.timings = run.emitter.timings();
+    Ok(outcome)
 }

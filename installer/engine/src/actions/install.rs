@@ -1,12 +1,29 @@
 //! `install`: connect, probe, plan, ask, apply, verify.
+//!
+//! Steps: the control host's lock; connect to all hosts with read-only agents; facts and preflight; agents that may
+//! change things, with the hosts' locks; render and check; the plan is shown and approved; secrets, certificates and
+//! the topology are saved; apply by stages; canary; first account; what runs is measured anew. A second run goes the
+//! same way and changes nothing.
 
+use crate::actions::check::CheckOutcome;
 use crate::context::Context;
+use crate::delivery::{self, Delivery};
 use crate::error::EngineError;
-use crate::events::Timing;
+use crate::events::{Timing, now_rfc3339};
+use crate::phases::plan::Material;
+use crate::phases::probe::DiskProbe;
+use crate::phases::{apply, connect, measure, plan, verify};
+use crate::preflight;
+use crate::render::Purpose;
+use crate::run::{Run, Session};
+use crate::state::{self, Installed};
 use maxim_model::Secret;
 use maxim_model::check::CheckResult;
+use maxim_model::names::{Profile, Role};
 use maxim_model::plan::Plan;
 use maxim_model::status::{ComponentStatus, Endpoints};
+use maxim_model::task::{Change, Task};
+use maxim_model::topology::Topology;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -42,7 +59,7 @@ pub struct InstallOutcome {
     pub timings: Vec<Timing>,
 }
 
-/// The first account of a cluster.
+/// The first account of a cluster, and the console's administrator beside it.
 #[derive(Debug, Clone)]
 pub struct InitialAccount {
     /// `admin@DOMAIN`.
@@ -51,6 +68,8 @@ pub struct InitialAccount {
     pub path: PathBuf,
     /// The password, only in the run that made it: to be shown once on a terminal.
     pub password: Option<Secret>,
+    /// The password of the console's user `admin`, likewise.
+    pub console_password: Option<Secret>,
 }
 
 /// A record for the person's DNS.
@@ -66,6 +85,203 @@ pub struct DnsRecord {
 
 /// Installs or brings up to date, and verifies by a message.
 pub fn install(context: &Context, options: InstallOptions) -> Result<InstallOutcome, EngineError> {
-    let _ = (context, options);
-    Err(EngineError::failed("install", "not there yet"))
+    let run = Run::begin(context, "install", !options.dry_run)?;
+    install_with(&run, options, None)
+}
+
+/// The same in a run that exists; `only`: exactly this plan or a refusal.
+pub(crate) fn install_with(
+    run: &Run<'_>,
+    options: InstallOptions,
+    only: Option<&Plan>,
+) -> Result<InstallOutcome, EngineError> {
+    let context = run.context;
+    let action = if only.is_some() { "apply" } else { "install" };
+    let _control = if options.dry_run { None } else { Some(context.state.lock(&state::owner(action))?) };
+    let mut material = Material::load(context)?;
+    delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
+
+    let mut sessions = connect::connect(run);
+    let outcome = installed_on(run, &mut sessions, &mut material, options, only, action);
+    connect::release(&mut sessions);
+    outcome
+}
+
+fn installed_on(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    material: &mut Material,
+    options: InstallOptions,
+    only: Option<&Plan>,
+    action: &str,
+) -> Result<InstallOutcome, EngineError> {
+    let context = run.context;
+    let checks = preflight_or_refuse(run, sessions, DiskProbe::Databases)?;
+    context.cancel.check("probe")?;
+    if !options.dry_run {
+        connect::lock_hosts(run, sessions, action)?;
+    }
+    let (tasks, changes, made) = plan_install(run, sessions, material, !options.dry_run)?;
+    if let Some(wanted) = only {
+        refuse_if_different(wanted, &made)?;
+    }
+    let mut outcome = InstallOutcome {
+        applied: false,
+        changes: made.changes(),
+        checks,
+        components: Vec::new(),
+        endpoints: measure::endpoints(&context.topology),
+        domain: context.topology.domain.clone(),
+        account: None,
+        dns_records: dns_records(&context.topology),
+        timings: Vec::new(),
+        plan: made,
+    };
+    let nothing = changes.iter().flatten().all(|change| *change == Change::None);
+    // A saved plan was approved when it was given.
+    if options.dry_run || (!nothing && only.is_none() && !context.ask.approve(&outcome.plan)) {
+        outcome.timings = run.emitter.timings();
+        return Ok(outcome);
+    }
+    context.cancel.check("apply")?;
+
+    material.save(context)?;
+    if let Delivery::Bundle(bundle) = &context.delivery {
+        bundle.pin(&context.state)?;
+    }
+    // Before anything is changed: whatever happens now, `status` and `uninstall` find the cluster.
+    context.state.save_topology(&context.topology_text)?;
+    let before = context.state.installed()?.unwrap_or_default();
+    let mut installed = wanted(&context.topology, material, &before);
+    context.state.save_installed(&installed)?;
+
+    outcome.changes = apply::apply(run, sessions, &tasks, &changes, material)?;
+    context.cancel.check("verify")?;
+
+    run.emitter.phase("verify", || {
+        outcome.account = verify::first_account(
+            run,
+            sessions,
+            &mut material.secrets,
+            before.account_created,
+            &outcome.endpoints.console,
+        )?;
+        verify::canary(run, sessions, material.authority.certificate())?;
+        outcome.components = measure::components(run, sessions, &installed, true);
+        Ok::<_, EngineError>(())
+    })?;
+    installed.account_created = true;
+    if outcome.changes > 0 || before.generation == 0 {
+        installed.generation = before.generation + 1;
+        installed.installed_at = now_rfc3339();
+    }
+    if installed != before {
+        context.state.save_installed(&installed)?;
+    }
+    outcome.applied = true;
+    outcome.timings = run.emitter.timings();
+    Ok(outcome)
+}
+
+/// Facts and preflight; an error of class `Preflight` when something blocks. A fresh host loses the agent's copy
+/// again when the cluster is refused.
+pub(crate) fn preflight_or_refuse(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    disk: DiskProbe,
+) -> Result<Vec<CheckResult>, EngineError> {
+    let CheckOutcome { results, blocked, .. } = preflight::preflight(run, sessions, disk);
+    run.context.cancel.check("probe")?;
+    if blocked > 0 {
+        preflight::leave_no_trace(run, sessions);
+        return Err(preflight::refusal(&results));
+    }
+    Ok(results)
+}
+
+/// Tasks of every host, what each would change, and the plan of it all.
+pub(crate) fn plan_install(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    material: &mut Material,
+    writer: bool,
+) -> Result<(Vec<Vec<Task>>, Vec<Vec<Change>>, Plan), EngineError> {
+    run.emitter.phase("plan", || {
+        let tasks = material.tasks(run, sessions, Purpose::Install, false)?;
+        let changes = plan::check(run, sessions, &tasks, writer)?;
+        let key = material.secrets.get_or_make("plan_key");
+        let made = plan::assemble(run, sessions, &tasks, &changes, &key)?;
+        Ok((tasks, changes, made))
+    })
+}
+
+fn refuse_if_different(saved: &Plan, now: &Plan) -> Result<(), EngineError> {
+    if saved.fingerprint == now.fingerprint {
+        return Ok(());
+    }
+    let differences = plan::differences(saved, now);
+    let what = if differences.is_empty() { "its fingerprint".to_owned() } else { differences.join("; ") };
+    Err(EngineError::refused("apply", format!("what the plan rests on has changed: {what}"))
+        .hint("make the plan again with `maxim.ctl plan -o FILE`, look at it, and apply that"))
+}
+
+/// What should run after this install.
+fn wanted(topology: &Topology, material: &Material, before: &Installed) -> Installed {
+    let mut installed =
+        Installed { version: env!("CARGO_PKG_VERSION").into(), ..before.clone() };
+    installed.versions.clear();
+    installed.artefacts.clear();
+    for role in Role::ALL {
+        let artefact = match role {
+            Role::Im => "maxim-im",
+            Role::Console => "maxim-console",
+            other => other.name(),
+        };
+        if topology.with_role(role).next().is_some()
+            && let Some(artefact) = material.artefacts.get(artefact)
+        {
+            installed.versions.insert(role.name().into(), artefact.version.clone());
+            installed.artefacts.insert(role.name().into(), artefact.artefact.clone());
+        }
+    }
+    installed
+}
+
+/// The records that make clients find the cluster (RFC 6120 section 3.2.1, XEP-0368).
+fn dns_records(topology: &Topology) -> Vec<DnsRecord> {
+    if topology.profile == Profile::Embedded && topology.domain == "localhost" {
+        return Vec::new();
+    }
+    let domain = &topology.domain;
+    let mut records = Vec::new();
+    let mut add = |name: String, kind: &str, value: String| {
+        records.push(DnsRecord { name, kind: kind.into(), value });
+    };
+    for host in topology.with_role(Role::Im) {
+        match host.address.parse::<std::net::IpAddr>() {
+            Ok(std::net::IpAddr::V4(address)) => add(format!("{domain}."), "A", address.to_string()),
+            Ok(std::net::IpAddr::V6(address)) => add(format!("{domain}."), "AAAA", address.to_string()),
+            Err(_) => add(format!("{domain}."), "CNAME", format!("{}.", host.address)),
+        }
+    }
+    for service in ["conference", "upload"] {
+        add(format!("{service}.{domain}."), "CNAME", format!("{domain}."));
+    }
+    add(format!("_xmpp-client._tcp.{domain}."), "SRV", format!("10 0 {} {domain}.", topology.ports.xmpp));
+    add(format!("_xmpps-client._tcp.{domain}."), "SRV", format!("5 0 {} {domain}.", topology.ports.xmpp_tls));
+    records
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dns_records;
+    use crate::sample;
+
+    #[test]
+    fn records_name_domain_services_and_ports() {
+        let records = dns_records(&sample::three_hosts());
+        assert!(records.iter().any(|record| record.kind == "A" && record.value == "10.77.0.11"));
+        assert!(records.iter().any(|record| record.name == "_xmpps-client._tcp.im.acme.example." && record.value == "5 0 5223 im.acme.example."));
+        assert!(dns_records(&sample::embedded(std::path::Path::new("/x"))).is_empty());
+    }
 }

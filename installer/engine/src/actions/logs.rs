@@ -1,9 +1,17 @@
 //! `logs`: the last lines of each component's log.
 
+use crate::actions::status::require_installed;
 use crate::context::Context;
 use crate::error::EngineError;
+use crate::fleet;
+use crate::phases::connect;
+use crate::run::Run;
 use maxim_model::names::Component;
+use maxim_model::wire::{Reply, Request};
 use serde::Serialize;
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Which lines.
 #[derive(Debug, Clone, Default)]
@@ -27,8 +35,57 @@ pub struct LogLine {
     pub line: String,
 }
 
-/// Reads logs, host by host in topology order.
+/// Reads logs, host by host in topology order. A host that cannot be reached is told as a warning event when others
+/// could be; it is an error when none could.
 pub fn logs(context: &Context, options: &LogsOptions) -> Result<Vec<LogLine>, EngineError> {
-    let _ = (context, options);
-    Err(EngineError::failed("logs", "not there yet"))
+    require_installed(context, "logs")?;
+    let wanted = |host: &str| options.host.as_ref().is_none_or(|only| only == host);
+    if let Some(host) = &options.host
+        && context.topology.host(host).is_none()
+    {
+        return Err(EngineError::usage("logs", format!("no host of this cluster is called {host}")));
+    }
+    let run = Run::begin(context, "logs", false)?;
+    let mut sessions = connect::connect(&run);
+    let results = fleet::for_each(sessions.iter_mut(), context.concurrency, |session| {
+        if !wanted(&session.host.name) {
+            return Ok(Vec::new());
+        }
+        let Some(agent) = session.reader.as_mut() else {
+            return Err(session.error.take().unwrap_or_else(|| EngineError::failed("logs", "not connected")));
+        };
+        let mut lines = Vec::new();
+        for role in &session.host.roles {
+            if options.component.is_some_and(|only| only != *role) {
+                continue;
+            }
+            let request = Request::Logs { name: role.service(), manager: run.manager(), lines: options.lines };
+            agent.request("logs", &request, DEADLINE, |reply| {
+                if let Reply::Log { line } = reply {
+                    lines.push(LogLine {
+                        host: session.host.name.clone(),
+                        component: role.name().into(),
+                        line,
+                    });
+                }
+            })?;
+        }
+        Ok(lines)
+    });
+    connect::release(&mut sessions);
+    let mut lines = Vec::new();
+    let mut errors = Vec::new();
+    for result in results {
+        match result {
+            Ok(found) => lines.extend(found),
+            Err(error) => errors.push(error),
+        }
+    }
+    if lines.is_empty() {
+        return EngineError::join(errors).map_or(Ok(lines), Err);
+    }
+    for error in errors {
+        run.emitter.warn(&error.host, "logs", error.cause.clone(), error.hint.clone());
+    }
+    Ok(lines)
 }

@@ -1,8 +1,14 @@
 //! `plan`: probe, preflight, and what every task would change, as data. Nothing is changed on any host.
 
+use crate::actions::install::{plan_install, preflight_or_refuse};
 use crate::context::Context;
+use crate::delivery;
 use crate::error::EngineError;
 use crate::events::Timing;
+use crate::phases::connect;
+use crate::phases::plan::Material;
+use crate::phases::probe::DiskProbe;
+use crate::run::Run;
 use maxim_model::check::CheckResult;
 use maxim_model::plan::Plan;
 
@@ -27,6 +33,16 @@ pub struct PlanOptions {
 
 /// Makes a plan. A blocking preflight result is an error of class `Preflight`.
 pub fn plan(context: &Context, options: PlanOptions) -> Result<PlanOutcome, EngineError> {
-    let _ = (context, options);
-    Err(EngineError::failed("plan", "not there yet"))
+    let run = Run::begin(context, "plan", false)?;
+    let mut material = Material::load(context)?;
+    delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
+    let mut sessions = connect::connect(&run);
+    let made = preflight_or_refuse(&run, &mut sessions, DiskProbe::Databases)
+        .and_then(|checks| Ok((checks, plan_install(&run, &mut sessions, &mut material, false)?)));
+    connect::release(&mut sessions);
+    let (checks, (_, _, plan)) = made?;
+    if options.keep {
+        material.save(context)?;
+    }
+    Ok(PlanOutcome { plan, checks, timings: run.emitter.timings() })
 }

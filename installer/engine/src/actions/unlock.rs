@@ -2,8 +2,14 @@
 
 use crate::context::Context;
 use crate::error::EngineError;
-use maxim_model::wire::LockHolder;
+use crate::fleet;
+use crate::phases::connect;
+use crate::run::Run;
+use maxim_model::wire::{Access, LockHolder, Reply, Request};
 use serde::Serialize;
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(15);
 
 /// The lock on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,8 +34,39 @@ pub enum Unlock {
     Owner(String),
 }
 
-/// Shows and removes locks of hosts.
+/// Shows and removes locks of hosts. An owner that is alive notices that its lock is gone and stops.
 pub fn unlock(context: &Context, which: &Unlock) -> Result<Vec<LockState>, EngineError> {
-    let _ = (context, which);
-    Err(EngineError::failed("unlock", "not there yet"))
+    let run = Run::begin(context, "unlock", *which != Unlock::Show)?;
+    let mut sessions = connect::connect(&run);
+    if let Some(error) = connect::errors(&mut sessions) {
+        connect::release(&mut sessions);
+        return Err(error);
+    }
+    let results = fleet::for_each(sessions.iter_mut(), context.concurrency, |session| {
+        let host = session.host.name.clone();
+        let lost = || EngineError::failed("unlock", "the host is not connected").on(&host);
+        let ask = |agent: &mut crate::remote::Agent, request: &Request| {
+            agent.ask("unlock", request, DEADLINE, |reply| match reply {
+                Reply::Lock { holder, .. } => Some(holder),
+                _ => None,
+            })
+        };
+        let holder = ask(session.reader.as_mut().ok_or_else(lost)?, &Request::LockOwner)?;
+        let owner = match which {
+            Unlock::Show => return Ok(LockState { host, holder, removed: false }),
+            Unlock::Expired => String::new(),
+            Unlock::Owner(owner) => owner.clone(),
+        };
+        if holder.is_none() {
+            return Ok(LockState { host, holder, removed: false });
+        }
+        let mut agent = session.connected.as_mut().ok_or_else(lost)?.agent(Access::Full)?;
+        run.scope(&mut agent)?;
+        ask(&mut agent, &Request::BreakLock { owner })?;
+        let left = ask(&mut agent, &Request::LockOwner)?;
+        agent.finish(Duration::from_secs(5));
+        Ok(LockState { host, removed: left.is_none(), holder })
+    });
+    connect::release(&mut sessions);
+    results.into_iter().collect()
 }

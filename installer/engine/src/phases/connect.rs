@@ -1,0 +1,139 @@
+//! Connect: reach every host and start a read-only agent on it; later the agent that may change things, with the
+//! host's lock.
+
+use crate::error::{Class, EngineError};
+use crate::events::millis;
+use crate::fleet;
+use crate::run::{Run, Session};
+use crate::state;
+use maxim_model::event::EventKind;
+use maxim_model::wire::{Access, LockHolder, Reply, Request};
+use std::time::{Duration, Instant};
+
+/// Seconds after which a lock whose owner died is free.
+const LEASE_SECONDS: u64 = 30;
+const REQUEST: Duration = Duration::from_secs(15);
+
+/// Connects to all hosts. A host that cannot be reached keeps its error in its session.
+pub(crate) fn connect<'a>(run: &Run<'a>) -> Vec<Session<'a>> {
+    run.emitter.phase("connect", || {
+        let hosts = &run.context.topology.hosts;
+        fleet::for_each(hosts, run.context.concurrency, |host| {
+            let begun = Instant::now();
+            let mut session = Session::new(host);
+            let reached = (|| {
+                let mut connected = run.connect(host)?;
+                let mut agent = connected.agent(Access::ReadOnly)?;
+                run.scope(&mut agent)?;
+                run.emitter.emit(EventKind::Connected {
+                    host: host.name.clone(),
+                    detail: connected.describe(),
+                    agent_bytes_sent: connected.agent_bytes_sent(),
+                });
+                session.connected = Some(connected);
+                session.reader = Some(agent);
+                Ok(())
+            })();
+            session.error = reached.err();
+            run.emitter.record("connect", &host.name, millis(begun));
+            session
+        })
+    })
+}
+
+/// Errors of all sessions as one.
+pub(crate) fn errors(sessions: &mut [Session<'_>]) -> Option<EngineError> {
+    EngineError::join(sessions.iter_mut().filter_map(|session| session.error.take()).collect())
+}
+
+/// Starts the agents that may change things, and takes the lock of every host. On any failure the locks that were
+/// taken are released again, because every agent ends.
+pub(crate) fn lock_hosts(run: &Run<'_>, sessions: &mut [Session<'_>], action: &str) -> Result<(), EngineError> {
+    let owner = state::owner(action);
+    let cluster = &run.context.topology.name;
+    let errors = run.emitter.phase("lock", || {
+        fleet::for_each(sessions.iter_mut(), run.context.concurrency, |session| {
+            let begun = Instant::now();
+            let host = session.host.name.clone();
+            let locked = (|| {
+                let connected = session
+                    .connected
+                    .as_mut()
+                    .ok_or_else(|| EngineError::failed("lock", "the host is not connected").on(&host))?;
+                let mut agent = connected.agent(Access::Full)?;
+                run.scope(&mut agent)?;
+                let request =
+                    Request::Lock { cluster: cluster.clone(), owner: owner.clone(), lease_seconds: LEASE_SECONDS };
+                let (granted, holder) = agent.ask("lock", &request, REQUEST, |reply| match reply {
+                    Reply::Lock { granted, holder } => Some((granted, holder)),
+                    _ => None,
+                })?;
+                if !granted {
+                    return Err(held(&host, cluster, holder));
+                }
+                session.writer = Some(agent);
+                Ok(())
+            })();
+            run.emitter.record("lock", &host, millis(begun));
+            locked.err()
+        })
+    });
+    match EngineError::join(errors.into_iter().flatten().collect()) {
+        None => Ok(()),
+        Some(error) => {
+            release(sessions);
+            Err(error)
+        }
+    }
+}
+
+/// Ends all agents; locks go with them.
+pub(crate) fn release(sessions: &mut [Session<'_>]) {
+    let agents: Vec<_> = sessions
+        .iter_mut()
+        .flat_map(|session| [session.writer.take(), session.reader.take()])
+        .flatten()
+        .collect();
+    let count = agents.len();
+    fleet::for_each(agents, count, |agent| agent.finish(Duration::from_secs(15)));
+}
+
+fn held(host: &str, cluster: &str, holder: Option<LockHolder>) -> EngineError {
+    let cause = match holder {
+        Some(holder) if holder.cluster != cluster => format!(
+            "the host is being worked on for another cluster, {}, by {} since {}",
+            holder.cluster,
+            holder.owner,
+            when(holder.since)
+        ),
+        Some(holder) => format!("the host is being worked on by {} since {}", holder.owner, when(holder.since)),
+        None => "the lock of the host was not granted".into(),
+    };
+    EngineError::new(Class::Refused, "lock", cause)
+        .on(host)
+        .hint("wait until that run is done; a lock whose owner died is free after 30 s; `maxim.ctl unlock` shows locks")
+}
+
+/// Unix seconds as RFC 3339.
+pub(crate) fn when(unix: i64) -> String {
+    time::OffsetDateTime::from_unix_timestamp(unix)
+        .ok()
+        .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok())
+        .unwrap_or_else(|| unix.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{held, when};
+    use maxim_model::wire::LockHolder;
+
+    #[test]
+    fn the_owner_of_a_lock_is_named() {
+        let holder = LockHolder { cluster: "acme".into(), owner: "anna@control, pid 7, install".into(), since: 0, expires: 30 };
+        let error = held("app1", "acme", Some(holder.clone()));
+        assert!(error.cause.contains("anna@control") && error.cause.contains("1970-01-01"), "{error}");
+        assert_eq!((error.host.as_str(), error.exit_code()), ("app1", 5));
+        assert!(held("app1", "other", Some(holder)).cause.contains("another cluster, acme"));
+        assert_eq!(when(0), "1970-01-01T00:00:00Z");
+    }
+}

@@ -1,0 +1,255 @@
+//! The agent of one host as seen from here: requests out, replies in, content when it is asked for.
+//!
+//! One request at a time. A reply line that is no protocol, a version that differs, a silence longer than the
+//! deadline, or the end of the stream are errors that name host and step.
+
+use super::{SLICE, Stream};
+use crate::context::CancelFlag;
+use crate::error::EngineError;
+use maxim_model::wire::{Access, AgentError, ContentHeader, Reply, Request, WIRE_VERSION};
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+/// The longest reply line: facts and plans of a host are far below.
+const LINE_LIMIT: usize = 64 << 20;
+/// Content goes out in pieces of this size.
+const PIECE: usize = 512 * 1024;
+/// A small request must be taken by the transport within this time.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A connection to an agent.
+pub struct Agent {
+    host: String,
+    stream: Box<dyn Stream>,
+    received: Vec<u8>,
+    scanned: usize,
+    cancel: CancelFlag,
+    version: String,
+}
+
+impl Agent {
+    /// Says hello on a fresh stream.
+    pub fn greet(
+        host: &str,
+        stream: Box<dyn Stream>,
+        access: Access,
+        cancel: CancelFlag,
+        deadline: Duration,
+    ) -> Result<Self, EngineError> {
+        let mut agent =
+            Self { host: host.into(), stream, received: Vec::new(), scanned: 0, cancel, version: String::new() };
+        let mut hello = None;
+        agent.request("connect", &Request::Hello, deadline, |reply| {
+            if let Reply::Hello { wire, version, access, .. } = reply {
+                hello = Some((wire, version, access));
+            }
+        })?;
+        match hello {
+            Some((WIRE_VERSION, version, granted)) if granted == access => {
+                agent.version = version;
+                Ok(agent)
+            }
+            Some((wire, version, granted)) => Err(EngineError::failed(
+                "connect",
+                format!(
+                    "the agent speaks protocol {wire} (version {version}, {granted:?}); {WIRE_VERSION} with {access:?} was expected"
+                ),
+            )
+            .on(host)
+            .hint("run the command with the same maxim.ctl again; it copies itself to the host")),
+            None => Err(agent.broken("connect", "the agent did not say hello")),
+        }
+    }
+
+    /// Host name.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Version of the agent's binary.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Sends a request and hands every reply but the last to `on_reply`.
+    pub fn request(
+        &mut self,
+        step: &str,
+        request: &Request,
+        deadline: Duration,
+        mut on_reply: impl FnMut(Reply),
+    ) -> Result<(), EngineError> {
+        self.send(step, request)?;
+        let until = Instant::now() + deadline;
+        while let Some(reply) = self.next(step, until)? {
+            on_reply(reply);
+        }
+        Ok(())
+    }
+
+    /// Sends a request that is answered by exactly one value.
+    pub fn ask<T>(
+        &mut self,
+        step: &str,
+        request: &Request,
+        deadline: Duration,
+        pick: impl Fn(Reply) -> Option<T>,
+    ) -> Result<T, EngineError> {
+        let mut found = None;
+        self.request(step, request, deadline, |reply| {
+            if let Some(value) = pick(reply) {
+                found = Some(value);
+            }
+        })?;
+        found.ok_or_else(|| self.broken(step, "the agent answered something else"))
+    }
+
+    /// Sends a request; replies are then read by [`Agent::next`].
+    pub fn send(&mut self, step: &str, request: &Request) -> Result<(), EngineError> {
+        let mut line = serde_json::to_vec(request)
+            .map_err(|error| EngineError::failed(step, error.to_string()).on(&self.host))?;
+        line.push(b'\n');
+        let written = self.stream.write_all(&line, Instant::now() + WRITE_DEADLINE);
+        // The line may hold secrets: do not leave it in freed memory.
+        zeroize::Zeroize::zeroize(&mut line);
+        written.map_err(|error| self.write_failed(step, &error))
+    }
+
+    /// The next reply; none when the request is done. An error of the agent is returned as an error.
+    pub fn next(&mut self, step: &str, until: Instant) -> Result<Option<Reply>, EngineError> {
+        let line = self.line(step, until)?;
+        let reply: Reply = match serde_json::from_slice(&line) {
+            Ok(reply) => reply,
+            Err(error) => {
+                let shown: String = String::from_utf8_lossy(&line).chars().take(200).collect();
+                return Err(self.broken(step, &format!("the agent said what is no reply ({error}): {shown}")));
+            }
+        };
+        match reply {
+            Reply::Done => Ok(None),
+            Reply::Error(AgentError { step: at, cause, hint }) => {
+                let step = if at.is_empty() { step.to_owned() } else { at };
+                Err(EngineError::failed(step, cause).on(&self.host).hint(hint))
+            }
+            other => Ok(Some(other)),
+        }
+    }
+
+    fn line(&mut self, step: &str, until: Instant) -> Result<Vec<u8>, EngineError> {
+        let mut buffer = [0; 64 * 1024];
+        loop {
+            if let Some(end) = self.received[self.scanned..].iter().position(|byte| *byte == b'\n') {
+                let rest = self.received.split_off(self.scanned + end + 1);
+                let mut line = std::mem::replace(&mut self.received, rest);
+                line.pop();
+                self.scanned = 0;
+                return Ok(line);
+            }
+            self.scanned = self.received.len();
+            if self.received.len() > LINE_LIMIT {
+                return Err(self.broken(step, "the agent sent a line that does not end"));
+            }
+            self.cancel.check(step).map_err(|error| error.on(&self.host))?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(EngineError::failed(step, "no answer from the agent within the deadline")
+                    .on(&self.host)
+                    .hint("look at the load of the host and at its network, then run the command again"));
+            }
+            match self.stream.read(&mut buffer, left.min(SLICE)) {
+                Ok(0) => return Err(self.broken(step, "the agent ended")),
+                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                Err(error) => return Err(self.broken(step, &format!("the connection broke ({error})"))),
+            }
+        }
+    }
+
+    /// Answers `NeedContent`: the header line, then exactly that many bytes.
+    pub fn send_content(
+        &mut self,
+        step: &str,
+        content: crate::delivery::Content,
+        idle: Duration,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), EngineError> {
+        let crate::delivery::Content { size, mut reader } = content;
+        self.send_header(step, &ContentHeader { size: Some(size), refused: None })?;
+        let mut piece = vec![0; PIECE];
+        let mut sent = 0;
+        while sent < size {
+            self.cancel.check(step).map_err(|error| error.on(&self.host))?;
+            let wanted = PIECE.min(usize::try_from(size - sent).unwrap_or(PIECE));
+            let mut filled = 0;
+            while filled < wanted {
+                match reader.read(&mut piece[filled..wanted]) {
+                    Ok(0) => {
+                        return Err(EngineError::refused(step, "the content ends early").on(&self.host));
+                    }
+                    Ok(count) => filled += count,
+                    Err(error) => return Err(EngineError::refused(step, error.to_string()).on(&self.host)),
+                }
+            }
+            self.stream
+                .write_all(&piece[..wanted], Instant::now() + idle)
+                .map_err(|error| self.write_failed(step, &error))?;
+            sent += wanted as u64;
+            progress(sent);
+        }
+        // The digest of a member is known to be right only when its reader has said that it is at its end.
+        match reader.read(&mut piece[..1]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(EngineError::refused(step, "the content is longer than announced").on(&self.host)),
+            Err(error) => Err(EngineError::refused(step, error.to_string()).on(&self.host)),
+        }
+    }
+
+    /// Answers `NeedContent` when there is none.
+    pub fn refuse_content(&mut self, step: &str, why: &str) -> Result<(), EngineError> {
+        self.send_header(step, &ContentHeader { size: None, refused: Some(why.into()) })
+    }
+
+    fn send_header(&mut self, step: &str, header: &ContentHeader) -> Result<(), EngineError> {
+        let mut line = serde_json::to_vec(header)
+            .map_err(|error| EngineError::failed(step, error.to_string()).on(&self.host))?;
+        line.push(b'\n');
+        self.stream
+            .write_all(&line, Instant::now() + WRITE_DEADLINE)
+            .map_err(|error| self.write_failed(step, &error))
+    }
+
+    /// Ends the agent: after the task in hand it releases its lock and goes. Waits for that, so that a host is not
+    /// left while something is half done.
+    pub fn finish(mut self, wait: Duration) {
+        self.stream.close_input();
+        let until = Instant::now() + wait;
+        let mut buffer = [0; 4096];
+        while Instant::now() < until {
+            match self.stream.read(&mut buffer, SLICE) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn write_failed(&mut self, step: &str, error: &io::Error) -> EngineError {
+        // An agent that refuses to go on says why before it ends: that is the better message.
+        let until = Instant::now() + Duration::from_millis(200);
+        while let Ok(line) = self.line(step, until) {
+            if let Ok(Reply::Error(AgentError { step: at, cause, hint })) = serde_json::from_slice(&line) {
+                return EngineError::failed(at, cause).on(&self.host).hint(hint);
+            }
+        }
+        self.broken(step, &format!("the connection broke ({error})"))
+    }
+
+    fn broken(&mut self, step: &str, what: &str) -> EngineError {
+        let said = self.stream.diagnosis();
+        let cause = if said.is_empty() { what.to_owned() } else { format!("{what}; it said: {said}") };
+        EngineError::failed(step, cause)
+            .on(&self.host)
+            .hint("when the host is up again, run the same command again; what is done is not done twice")
+    }
+}

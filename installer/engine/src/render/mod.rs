@@ -1,0 +1,114 @@
+//! From playbooks to tasks: every string is a tera template, rendered here on the control side.
+//!
+//! A playbook entry becomes a [`Task`] in these steps: its `when` is evaluated; with `for_each` the rest is done once
+//! for each `item`; every string of its body is rendered (a string that is one single `{{ expression }}` keeps the
+//! type of the expression: number, bool, list, object); `template: FILE` becomes `content`; the result is read
+//! strictly as the kind of task it names. Undefined variables, unknown fields, unknown templates and secrets that
+//! would be visible are errors that name the playbook and the task.
+//!
+//! # The context that playbooks and templates see
+//!
+//! | name | what |
+//! |---|---|
+//! | `cluster` | `{name, domain, profile, version}` |
+//! | `host` | `{name, address, roles: [..], local: bool, facts: {..}}` of the host that is rendered for |
+//! | `hosts` | all hosts: `{name, address, roles}` |
+//! | `topology` | the whole resolved topology |
+//! | `paths` | `{software, configuration, data, logs, run}` |
+//! | `root` | embedded: the root folder; standard: empty |
+//! | `ports` | `{xmpp, xmpp_tls, https, console, metrics, mariadb, postgresql, redis}` |
+//! | `listen` | address that services for clients bind on |
+//! | `capacity` | `{users, messages_per_second}` |
+//! | `settings` | every setting by its dotted name, `settings["im.max_stanza_bytes"]`, defaults filled in |
+//! | `sizing` | numbers of [`crate::sizing`]: bytes unless the name says otherwise |
+//! | `manager` | the `manager` of unit tasks: `manager: "{{ manager }}"` |
+//! | `user`, `group` | the service user (`maxim`; embedded: empty, which means whoever runs the agent) |
+//! | `artefacts` | by name (`mariadb`, `postgresql`, `redis`, `maxim-im`, `maxim-console`, `maxim-ctl`, `web`): `{name, version, artefact, path, sha256, size, unpacked_size, in_place}`; write `artefacts["maxim-im"].path`. `web` is absent when there is no web chat |
+//! | `endpoints` | `database {engine, host, address, port, local, remote_clients, name, user}`, `redis {kind, host, address, port, local, remote_clients}`, `im: [address..]`, `im_hosts: [{name, address}..]`; `local`: on this host, use the socket; `remote_clients`: an IM host elsewhere connects to it, so that it must listen and speak TLS |
+//! | `sockets` | `{im_admin, mariadb, postgresql, redis}`: paths (`postgresql`: folder) below `paths.run` |
+//! | `secrets` | by name, made on first use: `database_im_password`, `redis_password`, `console_admin_password`, `console_session_key`, … |
+//! | `certificates` | by component with that role on this host (`im`, `console`, `mariadb`, `postgresql`, `redis`): `{certificate, key}` |
+//! | `ca_certificate` | PEM of the cluster's authority |
+//! | `peers` | addresses of the other hosts |
+//! | `purge` | uninstall only: remove data too |
+//! | `item` | inside `for_each` |
+//!
+//! A `file` or `unit` whose content holds a secret must be `sensitive: true` (a unit can never hold one).
+
+mod body;
+mod context;
+
+pub use body::Renderer;
+pub use context::{HostInput, RenderInput, context_for};
+
+use crate::error::EngineError;
+use crate::playbooks::Library;
+use maxim_model::names::Profile;
+use maxim_model::task::{Task, TaskKind};
+use maxim_model::topology::Host;
+
+/// What is made of a playbook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Its `install` list.
+    Install,
+    /// Its `uninstall` list, components in reverse order.
+    Uninstall,
+}
+
+/// Renders all tasks of one host.
+pub fn tasks_for_host(
+    library: &Library,
+    profile: Profile,
+    host: &Host,
+    context: &serde_json::Value,
+    secrets: &[String],
+    purpose: Purpose,
+) -> Result<Vec<Task>, EngineError> {
+    let mut renderer = Renderer::new(library, context, secrets)?;
+    let mut tasks = Vec::new();
+    let playbooks: Vec<_> = match purpose {
+        Purpose::Install => library.for_host(profile, &host.roles).collect(),
+        Purpose::Uninstall => library.for_host(profile, &host.roles).rev().collect(),
+    };
+    for (path, playbook) in playbooks {
+        let entries = match purpose {
+            Purpose::Install => &playbook.install,
+            Purpose::Uninstall => &playbook.uninstall,
+        };
+        for entry in entries {
+            tasks.extend(
+                renderer
+                    .tasks(&playbook.component, entry)
+                    .map_err(|cause| wrong(path, &entry.id, &host.name, cause))?,
+            );
+        }
+    }
+    for (index, task) in tasks.iter().enumerate() {
+        if tasks[..index].iter().any(|earlier| earlier.id == task.id) {
+            return Err(wrong("playbooks", &task.id, &host.name, "two tasks have this id".into()));
+        }
+    }
+    // Stable: the order of the playbooks holds within a stage.
+    if purpose == Purpose::Install {
+        tasks.sort_by_key(|task| task.stage);
+    }
+    Ok(tasks)
+}
+
+fn wrong(path: &str, task: &str, host: &str, cause: String) -> EngineError {
+    EngineError::failed("render", format!("playbooks/{path}, task `{task}`: {cause}"))
+        .on(host)
+        .hint("the playbook or a template it uses is wrong; report this with the line above")
+}
+
+/// Services that the tasks of a host keep, in order of their stages.
+pub fn services(tasks: &[Task]) -> Vec<String> {
+    tasks
+        .iter()
+        .filter_map(|task| match &task.kind {
+            TaskKind::Unit(unit) if unit.running => Some(unit.name.clone()),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,145 @@
+//! One run of an action: its context, its events, how hosts are connected.
+
+use crate::context::Context;
+use crate::error::EngineError;
+use crate::events::{Emitter, EventSink};
+use crate::journal::{Journal, run_name};
+use crate::remote::local::Local;
+use crate::remote::{Agent, Connected};
+use maxim_model::event::EventKind;
+use maxim_model::facts::Facts;
+use maxim_model::names::Profile;
+use maxim_model::task::ServiceManager;
+use maxim_model::topology::{Connection, Host};
+use maxim_model::wire::Request;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connects to a host; tests bring their own.
+pub(crate) trait Connector: Send + Sync {
+    /// Reaches a host. The deadline of connecting is the connector's.
+    fn connect(&self, host: &Host) -> Result<Box<dyn Connected>, EngineError>;
+}
+
+/// A run.
+pub(crate) struct Run<'a> {
+    pub context: &'a Context,
+    pub emitter: Emitter,
+    connector: Arc<dyn Connector>,
+}
+
+/// One host in a run: what is open, what was measured, what went wrong.
+pub(crate) struct Session<'a> {
+    pub host: &'a Host,
+    pub connected: Option<Box<dyn Connected>>,
+    /// The read-only agent.
+    pub reader: Option<Agent>,
+    /// The agent that may change things; holds the host's lock.
+    pub writer: Option<Agent>,
+    pub facts: Facts,
+    pub error: Option<EngineError>,
+    /// How far the host's clock is from this one's, at least; 0 when it may be the same.
+    pub clock_offset_nanos: i128,
+}
+
+impl<'a> Run<'a> {
+    /// Begins a run whose events are also kept in the journal when `journal` is set (actions that change something).
+    pub fn begin(context: &'a Context, action: &str, journal: bool) -> Result<Self, EngineError> {
+        Self::with_connector(context, action, journal, Arc::new(RealConnector { context: context.clone() }))
+    }
+
+    /// The same with another way to hosts.
+    pub fn with_connector(
+        context: &'a Context,
+        action: &str,
+        journal: bool,
+        connector: Arc<dyn Connector>,
+    ) -> Result<Self, EngineError> {
+        let name = run_name(action);
+        let mut sinks: Vec<Arc<dyn EventSink>> = vec![Arc::clone(&context.events)];
+        if journal {
+            context.state.create()?;
+            sinks.push(Arc::new(Journal::open(&context.state, &name)?));
+        }
+        let emitter = Emitter::new(sinks);
+        emitter.emit(EventKind::RunStarted {
+            run: name,
+            action: action.into(),
+            cluster: context.topology.name.clone(),
+            profile: context.topology.profile.name().into(),
+        });
+        Ok(Self { context, emitter, connector })
+    }
+
+    /// Connects to one host.
+    pub fn connect(&self, host: &Host) -> Result<Box<dyn Connected>, EngineError> {
+        self.connector.connect(host)
+    }
+
+    /// Root folder of an embedded deployment.
+    pub fn root(&self) -> Option<PathBuf> {
+        root(self.context)
+    }
+
+    /// Who keeps the services.
+    pub fn manager(&self) -> ServiceManager {
+        match self.root() {
+            Some(root) => ServiceManager::Supervisor { root: root.display().to_string() },
+            None => ServiceManager::Systemd,
+        }
+    }
+
+    /// Tells an agent which folders are ours, when they are not the usual ones.
+    pub fn scope(&self, agent: &mut Agent) -> Result<(), EngineError> {
+        let request = match self.root() {
+            Some(root) => Request::Scope {
+                own_paths: vec![root.display().to_string()],
+                lock: root.join("lock.json").display().to_string(),
+            },
+            None => {
+                let paths = &self.context.topology.paths;
+                Request::Scope {
+                    own_paths: vec![
+                        paths.software.clone(),
+                        paths.configuration.clone(),
+                        paths.data.clone(),
+                        paths.logs.clone(),
+                        paths.run.clone(),
+                    ],
+                    lock: "/run/maxim-lock.json".into(),
+                }
+            }
+        };
+        agent.request("connect", &request, Duration::from_secs(10), |_| {})
+    }
+}
+
+/// Root folder of an embedded deployment: that of its software. None in the standard profile.
+pub(crate) fn root(context: &Context) -> Option<PathBuf> {
+    (context.topology.profile == Profile::Embedded).then(|| PathBuf::from(&context.topology.paths.software))
+}
+
+impl<'a> Session<'a> {
+    pub fn new(host: &'a Host) -> Self {
+        Self { host, connected: None, reader: None, writer: None, facts: Facts::default(), error: None, clock_offset_nanos: 0 }
+    }
+}
+
+/// Local hosts by a child process, others by SSH.
+struct RealConnector {
+    context: Context,
+}
+
+impl Connector for RealConnector {
+    fn connect(&self, host: &Host) -> Result<Box<dyn Connected>, EngineError> {
+        match &host.connection {
+            Connection::Local => Ok(Box::new(Local::new(
+                &host.name,
+                self.context.program.clone(),
+                self.context.cancel.clone(),
+            ))),
+            Connection::Ssh(_) => Err(EngineError::failed("connect", "SSH is not there yet").on(&host.name)),
+        }
+    }
+}
