@@ -30,6 +30,13 @@ pub enum Access {
 pub enum Request {
     /// Who are you? Answered by [`Reply::Hello`] then `Done`.
     Hello,
+    /// Where this deployment lives, where that is not the default of the standard profile. Sent once, after `Hello`.
+    Scope {
+        /// Folders that are ours: only below them files are read, trees removed, artefacts and clusters found.
+        own_paths: Vec<String>,
+        /// The lock file (embedded: `ROOT/lock.json`).
+        lock: String,
+    },
     /// Measure the host. [`Reply::Facts`].
     Facts(FactsQuery),
     /// Open a listener on a free or given port for a neighbour's connection probe; answered with [`Reply::Listening`].
