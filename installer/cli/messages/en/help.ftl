@@ -1,0 +1,186 @@
+# Help texts, found by the names of commands and flags.
+
+about = Maxim: a private chat for your company, from bare hosts to a delivered message.
+help-usage = Usage
+help-commands = Commands
+help-arguments = Arguments
+help-options = Options
+help-global = Options of every command
+
+example-top = Begin:
+    { "  " }./maxim.ctl install                                   on this machine
+    { "  " }./maxim.ctl install -f cluster.yaml --bundle FILE     on the hosts of a topology
+
+flag-help = Show this help
+flag-version = Show the version
+flag-file = The topology, a cluster.yaml
+flag-cluster = A cluster that was installed from here, by its name
+flag-bundle = The bundle to install from
+flag-trust-key = The public key (minisign) that must have signed the bundle
+flag-set = Override one value of the topology by its dotted path, as ports.xmpp=15222; may be repeated
+flag-yes = Answer questions with yes (never the one about a bundle's key)
+flag-dry-run = Change nothing, show what would be done
+flag-output = What stands on standard output
+flag-root = Where an embedded deployment lives [default: ~/.local/share/maxim]
+flag-concurrency = Hosts worked on at the same time
+flag-force = Let a blocking check pass, by its name as memory.total; may be repeated
+flag-strict = End with exit code 4 when there were warnings
+flag-ask-sudo-password = Ask for the sudo password of all hosts before beginning
+flag-timings = Show where the time went, phase by phase and host by host
+flag-quiet = Say only results, warnings and errors
+flag-verbose = Say more; -vv: everything
+flag-no-color = No colours (as the environment variable NO_COLOR)
+
+command-install = Install, or bring up to date: check, plan, ask, apply, verify
+example-install = Examples:
+    { "  " }./maxim.ctl install --yes
+    { "  " }./maxim.ctl install -f cluster.yaml --bundle maxim.bundle
+    { "  " }./maxim.ctl install --nodelist 10.77.0.11 10.77.0.12 10.77.0.13 --set domain=im.acme.example
+argument-install-nodelist = Make a topology from these addresses: the last two are database and cache
+argument-install-profile = For this machine: embedded (no root, no systemd) or standard
+
+command-check = Probe the hosts and judge what was measured; changes nothing
+example-check = Example:
+    { "  " }./maxim.ctl check -f cluster.yaml
+argument-check-nodelist = Make a topology from these addresses
+argument-check-profile = For this machine: embedded or standard
+
+command-plan = Show what an install would change; with -o as a file for `apply`
+example-plan = Example:
+    { "  " }./maxim.ctl plan -f cluster.yaml --bundle maxim.bundle -o change.plan
+argument-plan-nodelist = Make a topology from these addresses
+argument-plan-profile = For this machine: embedded or standard
+argument-plan-out = Keep the plan in this file
+
+command-apply = Apply exactly the plan of a file
+example-apply = Example:
+    { "  " }./maxim.ctl apply change.plan --bundle maxim.bundle
+argument-apply-plan = A file made by `plan -o`
+
+command-status = Show every host and component as measured now
+example-status = Example:
+    { "  " }./maxim.ctl status --output json
+
+command-start = Start the services, stores first
+example-start = Example:
+    { "  " }./maxim.ctl start
+argument-start-component = Only this component
+
+command-stop = Stop the services, stores last
+example-stop = Example:
+    { "  " }./maxim.ctl stop console
+argument-stop-component = Only this component
+
+command-restart = Restart the services in their order
+example-restart = Example:
+    { "  " }./maxim.ctl restart im
+argument-restart-component = Only this component
+
+command-config = Read and change the configuration; find drift
+example-config = Examples:
+    { "  " }./maxim.ctl config get ports
+    { "  " }./maxim.ctl config set settings.im.registration.in_band true
+    { "  " }./maxim.ctl config diff
+command-config-get = Show what is in force, with defaults
+example-config-get = Example:
+    { "  " }./maxim.ctl config get settings
+argument-config-get-key = Dotted path; without it everything
+command-config-set = Change one value of the topology, after checking the whole
+example-config-set = Example:
+    { "  " }./maxim.ctl config set ports.https 8443
+argument-config-set-key = Dotted path
+argument-config-set-value = The new value
+command-config-diff = Show drift between what is wanted and what is found
+example-config-diff = Example:
+    { "  " }./maxim.ctl config diff
+
+command-user = Accounts of people
+example-user = Example:
+    { "  " }./maxim.ctl user add ann@im.acme.example --name "Ann Lee"
+command-user-add = Make an account; the password is asked for
+example-user-add = Examples:
+    { "  " }./maxim.ctl user add ann@im.acme.example --name "Ann Lee"
+    { "  " }./maxim.ctl user add bob --password-stdin < password-of-bob
+argument-user-add-address = Address, or the part before the @
+argument-user-add-name = Name that others see
+argument-user-add-password-stdin = Read the password from standard input
+command-user-list = List all accounts
+example-user-list = Example:
+    { "  " }./maxim.ctl user list
+command-user-passwd = Set a new password
+example-user-passwd = Example:
+    { "  " }./maxim.ctl user passwd ann@im.acme.example
+argument-user-passwd-address = Address, or the part before the @
+argument-user-passwd-password-stdin = Read the password from standard input
+command-user-disable = Forbid an account to log in; what it has is kept
+example-user-disable = Example:
+    { "  " }./maxim.ctl user disable ann@im.acme.example
+argument-user-disable-address = Address, or the part before the @
+command-user-enable = Let an account log in again
+example-user-enable = Example:
+    { "  " }./maxim.ctl user enable ann@im.acme.example
+argument-user-enable-address = Address, or the part before the @
+command-user-remove = Remove an account with all that belongs to it
+example-user-remove = Example:
+    { "  " }./maxim.ctl user remove ann@im.acme.example
+argument-user-remove-address = Address, or the part before the @
+command-user-import = Make accounts from a CSV file with the columns address,password,name,groups
+example-user-import = Example:
+    { "  " }./maxim.ctl user import staff.csv
+argument-user-import-list = The file; its first line names the columns
+
+command-logs = Show the last lines of the logs
+example-logs = Example:
+    { "  " }./maxim.ctl logs im --host app1 -n 200
+argument-logs-component = Only this component
+argument-logs-host = Only this host
+argument-logs-lines = Lines of each component on each host
+
+command-doctor = Find out what is wrong, what shows it, and what to do
+example-doctor = Example:
+    { "  " }./maxim.ctl doctor
+
+command-unlock = Show who holds the locks of a cluster; remove those left behind
+example-unlock = Examples:
+    { "  " }./maxim.ctl unlock
+    { "  " }./maxim.ctl unlock --expired
+argument-unlock-expired = Remove locks whose lease expired
+argument-unlock-owner = Remove the locks of this owner, as shown
+
+command-ca = The cluster's private certificate authority
+example-ca = Example:
+    { "  " }./maxim.ctl ca export -o ca.pem
+command-ca-export = Write its certificate, for phones and browsers to trust
+example-ca-export = Examples:
+    { "  " }./maxim.ctl ca export -o ca.pem
+    { "  " }./maxim.ctl ca export --format mobileconfig -o maxim.mobileconfig
+argument-ca-export-out = The file; without it standard output
+argument-ca-export-format = Form of the certificate
+
+command-bundle = The one file to install from without a network
+example-bundle = Example:
+    { "  " }./maxim.ctl bundle build
+command-bundle-build = Build the bundle from this checkout
+example-bundle-build = Example:
+    { "  " }./maxim.ctl bundle build -o maxim.bundle
+argument-bundle-build-out = The file to write
+argument-bundle-build-relock = Take the package versions that are served today, and write them into the lock file
+argument-bundle-build-key = Secret key (minisign) to sign with [default: the developer's key of this machine]
+command-bundle-verify = Read a whole bundle and check every byte of it
+example-bundle-verify = Example:
+    { "  " }./maxim.ctl bundle verify maxim.bundle --trust-key maxim.bundle.pub
+argument-bundle-verify-path = The bundle
+command-bundle-inspect = Show what is in a bundle
+example-bundle-inspect = Example:
+    { "  " }./maxim.ctl bundle inspect maxim.bundle
+argument-bundle-inspect-path = The bundle
+
+command-uninstall = Remove everything but the data; with --purge the data, too
+example-uninstall = Example:
+    { "  " }./maxim.ctl uninstall --dry-run
+argument-uninstall-purge = Remove data, users and the cluster's secrets, too
+
+command-completion = Print completions for a shell
+example-completion = Example:
+    { "  " }./maxim.ctl completion bash > /etc/bash_completion.d/maxim.ctl
+argument-completion-shell = The shell

@@ -1,0 +1,222 @@
+# What the command line says. Every key stands in zh-CN as well; a test compares them.
+
+word-error = error
+word-warning = warning
+word-hint = try
+
+error-more = { $count ->
+    [one] … and one more mistake
+   *[other] … and { $count } more mistakes
+}
+interrupted = interrupted
+interrupting = Interrupted: ending at the next safe point. Once more ends at once.
+
+## Questions
+
+ask-default-no = y/N
+ask-apply = { $changes ->
+    [one] Make this change?
+   *[other] Make these { $changes } changes?
+}
+ask-sudo = Password for sudo on { $host }
+ask-sudo-all = Password for sudo
+ask-trust = The bundle is signed by a key with the fingerprint
+    { "  " }{ $fingerprint }
+    Is this the fingerprint that its publisher gave you?
+ask-uninstall = Remove { $cluster } from its hosts (its data stays)?
+ask-purge = Remove { $cluster } from its hosts with ALL its data?
+ask-remove-user = Remove { $address } with all that belongs to it?
+nobody-to-ask = there is a question, and nobody to answer it
+nobody-to-ask-hint = answer it with --yes, or look first with --dry-run
+declined = nothing was changed
+
+password-new = New password
+password-again = The same again
+password-differs = the two passwords differ
+password-differs-hint = type it again
+password-nobody = a password is needed, and there is no terminal to ask for it
+password-nobody-hint = give it on standard input with --password-stdin
+
+## Which cluster, which profile
+
+cluster-none = nothing is installed from here
+cluster-none-hint = begin with `./maxim.ctl install`, or name a topology with -f
+cluster-which = there are several deployments here: { $names }
+cluster-which-hint = name one with --cluster NAME or -f FILE, or the embedded one by --root DIR
+cluster-embedded = the embedded one in { $root }
+reason-installed = it is what is installed here
+reason-asked = asked for by --profile
+reason-root-flag = --root names a folder for it
+reason-not-root = not root
+reason-no-systemd = systemd does not run here
+reason-no-bundle = no bundle is beside the program or named by --bundle
+reason-standard = root on a systemd host, with the bundle { $bundle }
+component-absent = { $cluster } has no component { $component }
+component-absent-hint = `status` shows the components that it has
+
+## Phases
+
+phase-name-connect = connect
+phase-name-probe = probe
+phase-name-check = check
+phase-name-plan = plan
+phase-name-apply = apply
+phase-name-verify = verify
+phase-connect = { $hosts ->
+    [one] one host
+   *[other] { $hosts } hosts
+}
+phase-check = { $checks } checks, { $warnings } warnings, { $blocked } blocking
+phase-plan = { $changes ->
+    [0] nothing to change
+    [one] one change
+   *[other] { $changes } changes
+}
+phase-apply = { $changes ->
+    [0] nothing changed
+    [one] one change made
+   *[other] { $changes } changes made
+}
+phase-verify = { $messages ->
+    [one] a message was delivered in { $time }
+   *[other] { $messages } messages were delivered, the slowest in { $time }
+}
+step-agent-sent = , agent sent ({ $size })
+
+## Install
+
+install-begin = { $hosts ->
+    [one] { $cluster }: one host, profile { $profile }
+   *[other] { $cluster }: { $hosts } hosts, profile { $profile }
+}
+install-reason = { $profile }, because: { $reason }
+install-done = { $changes ->
+    [0] All well, nothing to change ({ $time }).
+    [one] Installed and proven by a message: one change, { $time }.
+   *[other] Installed and proven by a message: { $changes } changes, { $time }.
+}
+account = Log in as   { $address }
+account-with-password = Log in as   { $address }   password   { $password }
+account-file = The password stands in { $path }
+dns-records = Create these DNS records:
+next = Next:
+next-user = { $command }   adds a person
+next-status = { $command }   shows how it is
+next-ca = { $command }   writes the certificate authority that phones and browsers shall trust
+endpoint-web = Web chat
+endpoint-xmpp = XMPP
+endpoint-console = Console
+plan-nothing = Nothing to change.
+plan-sum = { $changes ->
+    [one] One change
+   *[other] { $changes } changes
+} on { $hosts ->
+    [one] one host.
+   *[other] { $hosts } hosts.
+}
+plan-kept = Kept in { $path }. Apply exactly this with: { $command }
+dry-run = Dry run: nothing was changed.
+
+## Check
+
+verdict-pass = good
+verdict-info = info
+verdict-warn = warning
+verdict-block = blocks
+check-threshold = {" "}(wanted: { $threshold })
+check-fixed-by-plan = The install corrects this; the plan shows how.
+check-sum = { $good } good, { $warnings } warnings, { $blocked } blocking. Nothing was changed.
+
+## Status
+
+status-well = all well
+status-attention = runs, and something wants attention
+status-stopped = stopped
+status-broken = { $components ->
+    [one] one component is broken
+   *[other] { $components } components are broken
+}
+status-unknown = { $components ->
+    [one] one component could not be measured
+   *[other] { $components } components could not be measured
+}
+status-away = { $hosts ->
+    [one] one host was not reached
+   *[other] { $hosts } hosts were not reached
+}
+health-well = well
+health-attention = attention
+health-broken = broken
+health-unknown = unknown
+health-working = working
+host-system = { $system }, { $cpus } CPUs
+host-away = not reached: { $why }
+version-differs = { $running } (wanted { $wanted })
+column-host = HOST
+column-address = ADDRESS
+column-system = SYSTEM
+column-memory-free = MEMORY FREE
+column-disk-free = DISK FREE
+column-component = COMPONENT
+column-version = VERSION
+column-health = HEALTH
+column-memory = MEMORY
+column-since = SINCE
+column-phase = PHASE
+column-time = TIME
+column-name = NAME
+column-state = STATE
+column-created = CREATED
+column-owner = OWNER
+column-cluster = CLUSTER
+column-member = MEMBER
+column-kind = KIND
+column-size = SIZE
+column-unpacked = UNPACKED
+column-roles = ROLES
+
+## Config
+
+config-set = { $key } is { $value } in the topology now. The hosts change with: { $command }
+config-same = { $key } is { $value } already.
+drift-none = No drift: everything found is as wanted.
+drift-some = { $count ->
+    [one] One thing is not as wanted; `install` puts it right.
+   *[other] { $count } things are not as wanted; `install` puts them right.
+}
+
+## Users
+
+user-added = { $address } may log in.
+user-passwd = { $address } has a new password.
+user-disabled = { $address } may no longer log in; what it has is kept.
+user-enabled = { $address } may log in again.
+user-removed = { $address } is removed.
+user-none = There are no accounts yet.
+user-state-enabled = enabled
+user-state-disabled = disabled
+import-sum = { $created } made, { $there } there already, { $refused } refused
+import-dry-run = { $count } accounts would be made. Nothing was changed.
+
+## Certificate authority, bundle, doctor, locks, uninstall
+
+ca-written = { $path }
+    SHA-256 { $fingerprint }
+bundle-built = { $path }  { $size }
+    SHA-256 { $sha256 }
+    signed by the key { $fingerprint }
+    its public half: { $public }, for --trust-key
+    Install with: { $command }
+bundle-good = { $path } is whole: version { $version } for { $architecture }, { $members } members, { $size }, read in { $time }
+    signed by the key { $fingerprint }
+bundle-own-key = The key is the one that the bundle itself carries: compare the fingerprint with the publisher's, or give --trust-key.
+bundle-head = Maxim { $version } for { $architecture }, { $size }, signed by the key { $fingerprint }
+doctor-well = Nothing is wrong.
+doctor-sum = { $broken } broken, { $warnings } warnings
+lock-free = free
+lock-removed = removed
+lock-expired = its lease expired
+lock-held = held, lease ends in { $seconds } s
+lock-hint = Remove those whose lease expired with --expired, or one owner's with --owner 'OWNER'.
+uninstall-done = { $cluster } is uninstalled ({ $changes } things removed).
+uninstall-left = Data was left:

@@ -1,0 +1,189 @@
+# 命令行的所有语句。每个键在 en 中也有；由测试比较。
+
+word-error = 错误
+word-warning = 警告
+word-hint = 建议
+
+error-more = ……另有 { $count } 处错误
+interrupted = 已中断
+interrupting = 已中断：将在下一个安全点结束。再按一次立即结束。
+
+## 提问
+
+ask-default-no = y/N
+ask-apply = 执行这 { $changes } 项变更？
+ask-sudo = { $host } 上的 sudo 密码
+ask-sudo-all = sudo 密码
+ask-trust = 安装包签名密钥的指纹是
+    { "  " }{ $fingerprint }
+    这与发布者告诉您的指纹一致吗？
+ask-uninstall = 从各节点移除 { $cluster }（保留数据）？
+ask-purge = 从各节点移除 { $cluster } 及其全部数据？
+ask-remove-user = 删除 { $address } 及其全部内容？
+nobody-to-ask = 有问题需要回答，但没有终端
+nobody-to-ask-hint = 用 --yes 回答，或先用 --dry-run 查看
+declined = 未做任何更改
+
+password-new = 新密码
+password-again = 再输入一次
+password-differs = 两次输入的密码不同
+password-differs-hint = 请重新输入
+password-nobody = 需要密码，但没有终端可以询问
+password-nobody-hint = 用 --password-stdin 从标准输入给出
+
+## 集群与安装方式
+
+cluster-none = 这里没有安装过任何集群
+cluster-none-hint = 先运行 `./maxim.ctl install`，或用 -f 指定拓扑文件
+cluster-which = 这里有多个部署：{ $names }
+cluster-which-hint = 用 --cluster NAME 或 -f FILE 指定，嵌入式部署用 --root DIR 指定
+cluster-embedded = { $root } 中的嵌入式部署
+reason-installed = 这里已按此方式安装
+reason-asked = 由 --profile 指定
+reason-root-flag = --root 指定了目录
+reason-not-root = 不是 root 用户
+reason-no-systemd = 本机没有运行 systemd
+reason-no-bundle = 程序旁边没有安装包，也没有用 --bundle 指定
+reason-standard = systemd 主机上的 root 用户，安装包为 { $bundle }
+component-absent = { $cluster } 没有组件 { $component }
+component-absent-hint = `status` 会列出它有的组件
+
+## 阶段
+
+phase-name-connect = 连接
+phase-name-probe = 探测
+phase-name-check = 检查
+phase-name-plan = 计划
+phase-name-apply = 执行
+phase-name-verify = 验证
+phase-connect = { $hosts } 个节点
+phase-check = { $checks } 项检查，{ $warnings } 项警告，{ $blocked } 项阻断
+phase-plan = { $changes ->
+    [0] 无需更改
+   *[other] { $changes } 项变更
+}
+phase-apply = { $changes ->
+    [0] 未做更改
+   *[other] 完成 { $changes } 项变更
+}
+phase-verify = { $messages ->
+    [one] 消息在 { $time } 内送达
+   *[other] { $messages } 条消息均已送达，最慢 { $time }
+}
+step-agent-sent = ，已发送代理程序（{ $size }）
+
+## 安装
+
+install-begin = { $cluster }：{ $hosts } 个节点，安装方式 { $profile }
+install-reason = 选择 { $profile } 的原因：{ $reason }
+install-done = { $changes ->
+    [0] 一切正常，无需更改（{ $time }）。
+   *[other] 安装完成，已用一条消息验证：{ $changes } 项变更，{ $time }。
+}
+account = 登录账号   { $address }
+account-with-password = 登录账号   { $address }   密码   { $password }
+account-file = 密码保存在 { $path }
+dns-records = 请创建以下 DNS 记录：
+next = 接下来：
+next-user = { $command }   添加成员
+next-status = { $command }   查看状态
+next-ca = { $command }   导出供手机和浏览器信任的证书
+endpoint-web = 网页聊天
+endpoint-xmpp = XMPP
+endpoint-console = 控制台
+plan-nothing = 无需更改。
+plan-sum = { $hosts } 个节点上共 { $changes } 项变更。
+plan-kept = 已保存到 { $path }。按此执行：{ $command }
+dry-run = 试运行：未做任何更改。
+
+## 检查
+
+verdict-pass = 正常
+verdict-info = 信息
+verdict-warn = 警告
+verdict-block = 阻断
+check-threshold = （要求：{ $threshold }）
+check-fixed-by-plan = 安装会自动修正，计划中可以看到。
+check-sum = { $good } 项正常，{ $warnings } 项警告，{ $blocked } 项阻断。未做任何更改。
+
+## 状态
+
+status-well = 一切正常
+status-attention = 正在运行，有需要注意的地方
+status-stopped = 已停止
+status-broken = { $components } 个组件故障
+status-unknown = { $components } 个组件状态未知
+status-away = { $hosts } 个节点无法连接
+health-well = 正常
+health-attention = 注意
+health-broken = 故障
+health-unknown = 未知
+health-working = 进行中
+host-system = { $system }，{ $cpus } 核
+host-away = 无法连接：{ $why }
+version-differs = { $running }（应为 { $wanted }）
+column-host = 节点
+column-address = 地址
+column-system = 系统
+column-memory-free = 可用内存
+column-disk-free = 可用磁盘
+column-component = 组件
+column-version = 版本
+column-health = 状态
+column-memory = 内存
+column-since = 已运行
+column-phase = 阶段
+column-time = 用时
+column-name = 姓名
+column-state = 状态
+column-created = 创建时间
+column-owner = 持有者
+column-cluster = 集群
+column-member = 成员
+column-kind = 类型
+column-size = 大小
+column-unpacked = 解压后
+column-roles = 角色
+
+## 配置
+
+config-set = 拓扑中 { $key } 现在是 { $value }。要让节点生效：{ $command }
+config-same = { $key } 已经是 { $value }。
+drift-none = 没有漂移：实际与期望一致。
+drift-some = { $count } 处与期望不一致；`install` 会修正。
+
+## 用户
+
+user-added = { $address } 可以登录了。
+user-passwd = { $address } 的密码已更新。
+user-disabled = { $address } 不能再登录；数据保留。
+user-enabled = { $address } 可以再次登录。
+user-removed = { $address } 已删除。
+user-none = 还没有账号。
+user-state-enabled = 启用
+user-state-disabled = 停用
+import-sum = 新建 { $created } 个，已存在 { $there } 个，拒绝 { $refused } 个
+import-dry-run = 将新建 { $count } 个账号。未做任何更改。
+
+## 证书、安装包、诊断、锁、卸载
+
+ca-written = { $path }
+    SHA-256 { $fingerprint }
+bundle-built = { $path }  { $size }
+    SHA-256 { $sha256 }
+    签名密钥 { $fingerprint }
+    公钥：{ $public }，供 --trust-key 使用
+    安装命令：{ $command }
+bundle-good = { $path } 完整：版本 { $version }，架构 { $architecture }，{ $members } 个成员，{ $size }，读取用时 { $time }
+    签名密钥 { $fingerprint }
+bundle-own-key = 该密钥来自安装包本身：请与发布者公布的指纹核对，或用 --trust-key 指定。
+bundle-head = Maxim { $version }，架构 { $architecture }，{ $size }，签名密钥 { $fingerprint }
+doctor-well = 没有发现问题。
+doctor-sum = { $broken } 处故障，{ $warnings } 项警告
+lock-free = 空闲
+lock-removed = 已移除
+lock-expired = 租约已过期
+lock-held = 持有中，租约 { $seconds } 秒后到期
+lock-hint = 用 --expired 移除租约已过期的锁，或用 --owner 'OWNER' 移除某个持有者的锁。
+uninstall-done = { $cluster } 已卸载（移除 { $changes } 项）。
+uninstall-left = 保留了数据：

@@ -1,0 +1,26 @@
+//! `agent [--read-only]` (hidden): what the engine starts on a host. Speaks the wire protocol on its standard
+//! streams; says anything else on standard error only.
+
+use maxim_model::wire::Access;
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Serves until the input ends.
+pub(super) fn run(arguments: &[OsString]) -> ExitCode {
+    let access = match arguments {
+        [] => Access::Full,
+        [flag] if flag == "--read-only" => Access::ReadOnly,
+        _ => {
+            let _ = writeln!(std::io::stderr(), "usage: maxim.ctl agent [--read-only]");
+            return ExitCode::from(2);
+        }
+    };
+    match maxim_agent::serve(access, std::io::stdin(), std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

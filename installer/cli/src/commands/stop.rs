@@ -1,0 +1,10 @@
+//! `stop [COMPONENT]`: stops the services of a cluster, stores last.
+
+use super::{Call, Outcome, service};
+use crate::arguments::ServiceArguments;
+use maxim_model::wire::ServiceAction;
+
+/// Acts, and shows what runs then.
+pub(super) fn run(call: &Call<'_>, arguments: &ServiceArguments) -> Outcome {
+    service::run(call, ServiceAction::Stop, arguments.component.map(Into::into))
+}

@@ -1,0 +1,261 @@
+//! The event stream as lines, and on a terminal as one live line per host.
+//!
+//! A finished phase is one line: what, result, time. Steps that changed something are lines of their own where no
+//! terminal is, or with `-v`; a warning or a failure is shown at once with its remedy, indented.
+
+use super::style::{self, Style};
+use crate::messages::{Messages, values};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use maxim_model::check::Verdict;
+use maxim_model::event::{Event, EventKind};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+
+/// What was counted since a phase began.
+#[derive(Debug, Default)]
+struct Counts {
+    hosts: usize,
+    checks: usize,
+    warnings: usize,
+    blocked: usize,
+    planned: usize,
+    changed: usize,
+    done: usize,
+    sent: u64,
+    canaries: usize,
+    slowest_ms: u64,
+}
+
+/// See the module.
+pub(super) struct Progress {
+    live: Option<MultiProgress>,
+    bars: BTreeMap<String, ProgressBar>,
+    quiet: bool,
+    verbose: u8,
+    style: Style,
+    counts: Counts,
+    last_step: String,
+}
+
+impl Progress {
+    pub fn new(terminal: bool, quiet: bool, verbose: u8, style: Style) -> Self {
+        let live = terminal.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(12)));
+        Self {
+            live,
+            bars: BTreeMap::new(),
+            quiet,
+            verbose,
+            style,
+            counts: Counts::default(),
+            last_step: String::new(),
+        }
+    }
+
+    /// Runs something while nothing is drawn.
+    pub fn suspended<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.live {
+            Some(live) => live.suspend(work),
+            None => work(),
+        }
+    }
+
+    /// Removes what is drawn.
+    pub fn clear(&mut self) {
+        for (_, bar) in std::mem::take(&mut self.bars) {
+            bar.finish_and_clear();
+        }
+        if let Some(live) = &self.live {
+            // The terminal is gone when this fails.
+            let _ = live.clear();
+        }
+    }
+
+    /// Progress of local work.
+    pub fn step(&mut self, step: &str, detail: &str) {
+        if self.live.is_some() {
+            self.bar(step, detail);
+            if self.last_step != step && !self.last_step.is_empty() {
+                let before = std::mem::take(&mut self.last_step);
+                if let Some(bar) = self.bars.remove(&before) {
+                    bar.finish_and_clear();
+                }
+                self.line(&format!("  {} {before}", self.style.green("✓")));
+            }
+        } else if self.last_step != step || (self.verbose > 0 && !detail.is_empty()) {
+            self.line(&format!(
+                "  {step}{}",
+                if detail.is_empty() { String::new() } else { format!(": {detail}") }
+            ));
+        }
+        step.clone_into(&mut self.last_step);
+    }
+
+    /// One event.
+    pub fn event(&mut self, event: &Event, messages: &Messages) {
+        match &event.kind {
+            EventKind::RunStarted { .. } => {}
+            EventKind::PhaseStarted { step } => {
+                self.counts = Counts::default();
+                self.bar(step, "");
+            }
+            EventKind::PhaseFinished { step, duration_ms } => {
+                self.phase_finished(step, *duration_ms, messages)
+            }
+            EventKind::Connected { host, detail, agent_bytes_sent } => {
+                self.counts.hosts += 1;
+                self.counts.sent += agent_bytes_sent;
+                if self.verbose > 0 {
+                    let sent = if *agent_bytes_sent > 0 {
+                        messages.with("step-agent-sent", values!["size" => style::size(*agent_bytes_sent)])
+                    } else {
+                        String::new()
+                    };
+                    self.line(&format!("    {host}  {detail}{sent}"));
+                }
+            }
+            EventKind::Checked { host, result } => {
+                self.counts.checks += 1;
+                match result.verdict {
+                    Verdict::Pass | Verdict::Info => {
+                        if self.verbose > 1 {
+                            self.line(&format!("    {host}  {}: {}", result.title, result.measured));
+                        }
+                    }
+                    Verdict::Warn => self.counts.warnings += 1,
+                    Verdict::Block => self.counts.blocked += 1,
+                }
+            }
+            EventKind::Planned { host, step, change } => {
+                if change.is_change() {
+                    self.counts.planned += 1;
+                }
+                if self.verbose > 1 {
+                    self.line(&format!("    {host}  {step}  {}", change.summary()));
+                }
+            }
+            EventKind::TaskStarted { host, step, title } => {
+                let title = if title.is_empty() { step } else { title };
+                self.bar(host, title);
+            }
+            EventKind::Progress { host, step, done, total } => {
+                let text = format!("{step}  {} / {}", style::size(*done), style::size(*total));
+                self.bar(host, &text);
+            }
+            EventKind::TaskFinished { host, step, changed, detail, duration_ms } => {
+                self.counts.done += 1;
+                self.counts.changed += usize::from(*changed);
+                let show = self.verbose > 1 || (*changed && (self.verbose > 0 || self.live.is_none()));
+                if show {
+                    let time = style::duration(*duration_ms);
+                    let detail = if detail.is_empty() { String::new() } else { format!("  {detail}") };
+                    self.line(&format!("    {host}  {step}{detail}  {}", self.style.dim(&time)));
+                }
+            }
+            EventKind::TaskFailed { host, step, cause, hint, .. } => {
+                // The error at the end says it again when the whole run fails by it; here it is told at once.
+                if self.live.is_none() || self.verbose > 0 {
+                    self.line(&format!("    {} {host}  {step}: {cause}", self.style.red("✗")));
+                    if !hint.is_empty() {
+                        self.line(&format!("      {}: {hint}", messages.text("word-hint")));
+                    }
+                } else {
+                    self.bar(host, &format!("{step}: {cause}"));
+                }
+            }
+            EventKind::Note { host, message, .. } => {
+                if self.verbose > 0 {
+                    self.line(&format!("    {}{message}", prefix(host)));
+                }
+            }
+            EventKind::Warning { host, message, hint, .. } => {
+                self.counts.warnings += 1;
+                let word = self.style.yellow(&messages.text("word-warning"));
+                self.force_line(&format!("  {word}: {}{message}", prefix(host)));
+                if !hint.is_empty() {
+                    self.force_line(&format!("    {}: {hint}", messages.text("word-hint")));
+                }
+            }
+            EventKind::Canary { from_host, to_host, round_trip_ms } => {
+                self.counts.canaries += 1;
+                self.counts.slowest_ms = self.counts.slowest_ms.max(*round_trip_ms);
+                if self.verbose > 0 {
+                    self.line(&format!("    {from_host} → {to_host}  {}", style::duration(*round_trip_ms)));
+                }
+            }
+        }
+    }
+
+    fn phase_finished(&mut self, step: &str, duration_ms: u64, messages: &Messages) {
+        for (_, bar) in std::mem::take(&mut self.bars) {
+            bar.finish_and_clear();
+        }
+        let counts = std::mem::take(&mut self.counts);
+        let result = match step {
+            "connect" => messages.with("phase-connect", values!["hosts" => counts.hosts]),
+            "check" | "probe" | "preflight" if counts.checks > 0 => messages.with(
+                "phase-check",
+                values!["checks" => counts.checks, "warnings" => counts.warnings, "blocked" => counts.blocked],
+            ),
+            "plan" => messages.with("phase-plan", values!["changes" => counts.planned]),
+            "apply" => messages.with("phase-apply", values!["changes" => counts.changed]),
+            "verify" if counts.canaries > 0 => messages.with(
+                "phase-verify",
+                values!["messages" => counts.canaries, "time" => style::duration(counts.slowest_ms)],
+            ),
+            _ => String::new(),
+        };
+        let failed = counts.blocked > 0;
+        let sign = if failed { self.style.red("✗") } else { self.style.green("✓") };
+        let name = match step {
+            "connect" => messages.text("phase-name-connect"),
+            "probe" => messages.text("phase-name-probe"),
+            "check" | "preflight" => messages.text("phase-name-check"),
+            "plan" => messages.text("phase-name-plan"),
+            "apply" => messages.text("phase-name-apply"),
+            "verify" => messages.text("phase-name-verify"),
+            other => other.to_owned(),
+        };
+        let pad = |text: &str, to: usize| " ".repeat(to.saturating_sub(style::width(text)));
+        let time = style::duration(duration_ms);
+        let line = format!(
+            "{sign} {name}{} {result}{}  {}",
+            pad(&name, 9),
+            pad(&result, 44),
+            self.style.dim(&format!("{time:>8}"))
+        );
+        self.line(line.trim_end());
+    }
+
+    /// The live line of a host or phase.
+    fn bar(&mut self, name: &str, text: &str) {
+        let Some(live) = &self.live else { return };
+        let bar = self.bars.entry(name.to_owned()).or_insert_with(|| {
+            let template = ProgressStyle::with_template("  {spinner:.cyan} {prefix}  {wide_msg}");
+            let bar = live.add(ProgressBar::new_spinner());
+            if let Ok(style) = template {
+                bar.set_style(style);
+            }
+            bar.set_prefix(name.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        bar.set_message(text.to_owned());
+    }
+
+    fn line(&self, text: &str) {
+        if !self.quiet {
+            self.force_line(text);
+        }
+    }
+
+    fn force_line(&self, text: &str) {
+        self.suspended(|| {
+            let _ = writeln!(std::io::stderr().lock(), "{text}");
+        });
+    }
+}
+
+fn prefix(host: &str) -> String {
+    if host.is_empty() { String::new() } else { format!("{host}  ") }
+}
