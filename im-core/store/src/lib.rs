@@ -17,8 +17,11 @@ mod error;
 mod id;
 mod limits;
 pub mod live;
+mod mariadb;
 mod migration;
+mod postgresql;
 mod secret;
+mod server_store;
 mod sqlite;
 mod store;
 

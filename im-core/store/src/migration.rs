@@ -45,6 +45,14 @@ pub(crate) struct Applied {
     pub checksum: String,
 }
 
+impl From<(i64, i64, String)> for Applied {
+    /// From a row: number, compatible-from, checksum.
+    fn from((number, compatible_from, checksum): (i64, i64, String)) -> Self {
+        let small = |value| u32::try_from(value).unwrap_or(u32::MAX);
+        Self { number: small(number), compatible_from: small(compatible_from), checksum }
+    }
+}
+
 impl Migration {
     /// From a file's name and text.
     pub(crate) fn parse(file: &'static str, sql: &'static str) -> Result<Self, StoreError> {

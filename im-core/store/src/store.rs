@@ -1,6 +1,6 @@
 //! The store in use: one of the back ends, opened and migrated.
 
-use crate::{Secret, StoreError, sqlite};
+use crate::{Secret, StoreError, mariadb, postgresql, sqlite};
 use std::path::PathBuf;
 
 /// Which database, and how it is reached.
@@ -58,6 +58,8 @@ pub struct Store {
 #[derive(Debug, Clone)]
 pub(crate) enum Backend {
     Sqlite(sqlite::SqliteStore),
+    Mariadb(mariadb::MariadbStore),
+    Postgresql(postgresql::PostgresqlStore),
 }
 
 impl Store {
@@ -66,8 +68,9 @@ impl Store {
     pub async fn open(config: &StoreConfig) -> Result<Self, StoreError> {
         let backend = match config {
             StoreConfig::Sqlite { path } => Backend::Sqlite(sqlite::SqliteStore::open(path).await?),
-            StoreConfig::Mariadb(_) | StoreConfig::Postgresql(_) => {
-                return Err(StoreError::Configuration("only SQLite is there yet".into()));
+            StoreConfig::Mariadb(config) => Backend::Mariadb(mariadb::MariadbStore::open(config).await?),
+            StoreConfig::Postgresql(config) => {
+                Backend::Postgresql(postgresql::PostgresqlStore::open(config).await?)
             }
         };
         Ok(Self { backend })
@@ -77,6 +80,8 @@ impl Store {
     pub fn kind(&self) -> &'static str {
         match &self.backend {
             Backend::Sqlite(_) => sqlite::NAME,
+            Backend::Mariadb(_) => mariadb::NAME,
+            Backend::Postgresql(_) => postgresql::NAME,
         }
     }
 

@@ -94,7 +94,7 @@ CREATE TABLE archive_preference_peer (
     owner TEXT NOT NULL,
     peer TEXT NOT NULL,
     rule TEXT NOT NULL,
-    PRIMARY KEY (owner, peer, rule)
+    PRIMARY KEY (owner, peer)
 ) WITHOUT ROWID;
 
 CREATE TABLE last_activity (

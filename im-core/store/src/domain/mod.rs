@@ -27,6 +27,8 @@ macro_rules! domain {
                 async fn $name(&self $(, $arg: $ty)*) -> Result<$ret, crate::StoreError> {
                     match self.backend() {
                         crate::store::Backend::Sqlite(store) => store.$name($($arg),*).await,
+                        crate::store::Backend::Mariadb(store) => store.$name($($arg),*).await,
+                        crate::store::Backend::Postgresql(store) => store.$name($($arg),*).await,
                     }
                 }
             )*
