@@ -412,6 +412,38 @@ pub(crate) fn require(delivery: &Delivery, topology: &Topology, artefacts: &Arte
     Ok(())
 }
 
+/// Artefacts as a bundle would give them, for the tests of templates.
+#[cfg(test)]
+pub(crate) fn sample_artefacts(software: &str) -> Artefacts {
+    let one = |name: &str, version: &str, path: &str| {
+        let artefact = format!("{name}-{version}-0f3a1b2c3d4e");
+        (
+            name.to_owned(),
+            Artefact {
+                name: name.into(),
+                version: version.into(),
+                path: path.replace('@', &artefact).replace("ROOT", software),
+                artefact,
+                sha256: "0f3a1b2c3d4e".to_owned() + &"0".repeat(52),
+                size: 40 << 20,
+                unpacked_size: 150 << 20,
+                in_place: false,
+                source: Source::Nowhere,
+            },
+        )
+    };
+    [
+        one("mariadb", "11.8.6", "ROOT/images/@"),
+        one("postgresql", "17.12", "ROOT/images/@"),
+        one("redis", "8.0.2", "ROOT/images/@"),
+        one("maxim-im", "0.1.0", "ROOT/bin/@/maxim-im"),
+        one("maxim-console", "0.1.0", "ROOT/bin/@/maxim-console"),
+        one("maxim-ctl", "0.1.0", "ROOT/bin/@/maxim-ctl"),
+        one("web", "0.1.0", "ROOT/web/@"),
+    ]
+    .into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Delivery, require};

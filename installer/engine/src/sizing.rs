@@ -193,11 +193,11 @@ mod tests {
     #[test]
     fn a_little_more_memory_changes_nothing_and_more_users_do() {
         let mut topology = sample::single_host();
-        let base = sizing(&topology, &topology.hosts[0], &sample::facts(4 * GIB));
-        assert_eq!(base, sizing(&topology, &topology.hosts[0], &sample::facts(4 * GIB + 3 * MIB)));
+        let base = sizing(&topology, &topology.hosts[0], &sample::facts(16 * GIB));
+        assert_eq!(base, sizing(&topology, &topology.hosts[0], &sample::facts(16 * GIB + 3 * MIB)));
         topology.capacity.users = 200_000;
         topology.capacity.messages_per_second = 5_000;
-        let busy = sizing(&topology, &topology.hosts[0], &sample::facts(4 * GIB));
+        let busy = sizing(&topology, &topology.hosts[0], &sample::facts(16 * GIB));
         assert!(busy["im_nofile"] > base["im_nofile"], "{busy:?}");
         assert!(busy["mariadb_buffer_pool"] > base["mariadb_buffer_pool"]);
         assert!(busy["database_max_connections"] > base["database_max_connections"]);

@@ -144,6 +144,17 @@ impl StateDir {
         files::write_whole(&self.file("state.json"), text.as_bytes(), 0o600)
     }
 
+    /// Nothing is installed any more.
+    pub(crate) fn forget_installed(&self) -> Result<(), EngineError> {
+        let path = self.file("state.json");
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(EngineError::failed("state", format!("{}: {error}", path.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the lock of this control host for an action that changes the cluster; refused (exit code 5), naming
     /// the owner, when another process has it. `owner` is who asks, as `user@machine, pid 812, install`.
     pub fn lock(&self, owner: &str) -> Result<ControlLock, EngineError> {

@@ -60,6 +60,10 @@ pub fn uninstall(context: &Context, options: UninstallOptions) -> Result<Uninsta
     connect::release(&mut sessions);
     let outcome = outcome?;
     drop(control);
+    if outcome.applied && !options.purge {
+        // Secrets and the authority stay with the data they belong to; what runs does not any more.
+        context.state.forget_installed()?;
+    }
     if outcome.applied && options.purge {
         context.state.remove()?;
         if let Some(root) = run.root() {

@@ -8,6 +8,7 @@ use crate::sizing;
 use maxim_model::facts::Facts;
 use maxim_model::names::{Profile, Role};
 use maxim_model::task::ServiceManager;
+use maxim_model::topology::settings::SETTINGS;
 use maxim_model::topology::{Connection, Database, Host, Redis, Tls, Topology};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -77,6 +78,7 @@ pub fn context_for(
         "root": root,
         "ports": topology.ports,
         "listen": topology.listen,
+        "listen_host": bracketed(&topology.listen),
         "capacity": topology.capacity,
         "settings": settings(topology),
         "sizing": sizing::sizing(topology, host.host, host.facts),
@@ -112,9 +114,17 @@ fn short(host: &Host) -> Value {
     json!({"name": host.name, "address": host.address, "roles": host.roles})
 }
 
-/// Overrides by dotted name. Templates that know a default say `settings["x"] | default(value=…)`.
+/// Every setting by its dotted name: the override, else the default of the table.
 fn settings(topology: &Topology) -> Value {
-    Value::Object(topology.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+    let mut all: Map<String, Value> =
+        SETTINGS.iter().map(|setting| (setting.name.to_owned(), setting.default_value())).collect();
+    all.extend(topology.settings.iter().map(|(name, value)| (name.clone(), value.clone())));
+    Value::Object(all)
+}
+
+/// An address as it stands before `:port`.
+fn bracketed(address: &str) -> String {
+    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }
 
 fn endpoints(topology: &Topology, host: &Host) -> Value {

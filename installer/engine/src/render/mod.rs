@@ -17,7 +17,7 @@
 //! | `paths` | `{software, configuration, data, logs, run}` |
 //! | `root` | embedded: the root folder; standard: empty |
 //! | `ports` | `{xmpp, xmpp_tls, https, console, metrics, mariadb, postgresql, redis}` |
-//! | `listen` | address that services for clients bind on |
+//! | `listen`, `listen_host` | address that services for clients bind on; the second as it stands before `:port` (IPv6 in brackets) |
 //! | `capacity` | `{users, messages_per_second}` |
 //! | `settings` | every setting by its dotted name, `settings["im.max_stanza_bytes"]`, defaults filled in |
 //! | `sizing` | numbers of [`crate::sizing`]: bytes unless the name says otherwise |
@@ -111,4 +111,87 @@ pub fn services(tasks: &[Task]) -> Vec<String> {
             _ => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HostInput, Purpose, RenderInput, context_for, tasks_for_host};
+    use crate::authority::Authority;
+    use crate::delivery::{Artefacts, sample_artefacts};
+    use crate::playbooks::Library;
+    use crate::sample;
+    use crate::secrets::Secrets;
+    use maxim_model::names::Stage;
+    use maxim_model::task::{Task, TaskKind};
+    use maxim_model::topology::{Database, Topology};
+    use std::path::Path;
+    use time::OffsetDateTime;
+
+    fn render(topology: &Topology, root: Option<&Path>, purpose: Purpose, purge: bool) -> Vec<(String, Vec<Task>)> {
+        let library = Library::embedded().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut secrets = Secrets::load(&folder.path().join("secrets.json")).unwrap();
+        let mut authority = Authority::load(folder.path(), &topology.name, OffsetDateTime::now_utc()).unwrap();
+        let artefacts: Artefacts = sample_artefacts(&topology.paths.software);
+        let names = library.secret_names();
+        topology
+            .hosts
+            .iter()
+            .map(|host| {
+                let facts = sample::sound_facts(topology, 8 << 30);
+                let input =
+                    RenderInput { topology, root, artefacts: &artefacts, secret_names: &names, purge };
+                let context =
+                    context_for(&input, &HostInput { host, facts: &facts }, &mut secrets, &mut authority).unwrap();
+                let values: Vec<String> = secrets.iter().map(|(_, secret)| secret.expose().to_owned()).collect();
+                let tasks = tasks_for_host(&library, topology.profile, host, &context, &values, purpose)
+                    .unwrap_or_else(|error| panic!("{} on {}", error.cause, error.host));
+                (host.name.clone(), tasks)
+            })
+            .collect()
+    }
+
+    fn every_way(topology: &Topology, root: Option<&Path>) -> Vec<(String, Vec<Task>)> {
+        for purge in [false, true] {
+            for (host, tasks) in render(topology, root, Purpose::Uninstall, purge) {
+                assert!(!tasks.is_empty(), "{host}: nothing is removed");
+            }
+        }
+        render(topology, root, Purpose::Install, false)
+    }
+
+    #[test]
+    fn every_playbook_renders() {
+        let mut topologies = vec![sample::single_host(), sample::three_hosts()];
+        let mut postgresql = sample::three_hosts();
+        postgresql.database = Database::Postgresql;
+        postgresql.hosts[1].roles = vec![maxim_model::names::Role::Postgresql];
+        topologies.push(postgresql);
+        for topology in &topologies {
+            for (host, tasks) in every_way(topology, None) {
+                assert!(!tasks.is_empty(), "{host}: nothing is installed");
+                assert!(tasks.is_sorted_by_key(|task| task.stage), "{host}: stages are in order");
+            }
+        }
+    }
+
+    #[test]
+    fn the_embedded_playbooks_render_and_stay_below_their_root() {
+        let root = Path::new("/home/anna/.local/share/maxim");
+        let hosts = every_way(&sample::embedded(root), Some(root));
+        let tasks = &hosts[0].1;
+        for task in tasks {
+            let path = match &task.kind {
+                TaskKind::Directory(directory) => &directory.path,
+                TaskKind::File(file) => &file.path,
+                TaskKind::Binary(binary) => &binary.path,
+                TaskKind::Certificate(certificate) => &certificate.key_path,
+                _ => continue,
+            };
+            assert!(path.starts_with("/home/anna/.local/share/maxim"), "{}: {path}", task.id);
+        }
+        let units: Vec<_> =
+            tasks.iter().filter(|task| matches!(task.kind, TaskKind::Unit(_))).map(|task| task.stage).collect();
+        assert_eq!(units, [Stage::Core, Stage::Console]);
+    }
 }
