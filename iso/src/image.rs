@@ -22,7 +22,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 /// Raised when the same packages are to give another image.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 const DEFINITIONS: &str = include_str!("../images.yaml");
 
@@ -185,6 +185,7 @@ pub fn compose(
         let names = copyright.map(|text| licence_names(&String::from_utf8_lossy(&text))).unwrap_or_default();
         licences.insert(package.name.clone(), names);
     }
+    prune_links(&mut tree);
     furnish(&mut tree, definition);
     prune_empty(&mut tree, definition);
     check(&tree).map_err(wrong)?;
@@ -268,7 +269,7 @@ fn entries(input: impl Read, put: &mut dyn FnMut(&str, Node)) -> Result<(), Stri
                 files.insert(path.clone(), (mode, Arc::clone(&content)));
                 Node::File(mode, content)
             }
-            tar::EntryType::Symlink => Node::Link(link.unwrap_or_default()),
+            tar::EntryType::Symlink => Node::Link(relative(&path, &link.unwrap_or_default())),
             tar::EntryType::Link => {
                 let goal = merged(&link.unwrap_or_default());
                 let (mode, content) = files
@@ -295,6 +296,36 @@ fn merged(path: &str) -> String {
         if path == first { String::new() } else { format!("usr/{path}") }
     } else {
         path.to_owned()
+    }
+}
+
+/// The target of a link as seen from its place: an absolute one would lead out of the image when it is looked at
+/// from outside.
+fn relative(path: &str, goal: &str) -> String {
+    if !goal.starts_with('/') {
+        return goal.to_owned();
+    }
+    format!("{}{}", "../".repeat(path.matches('/').count()), merged(goal))
+}
+
+/// Links to what was excluded.
+fn prune_links(tree: &mut Tree) {
+    loop {
+        let dangling: BTreeSet<String> = tree
+            .nodes()
+            .iter()
+            .filter_map(|(path, node)| match node {
+                Node::Link(goal) => {
+                    let base = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                    (!tree.nodes().contains_key(&resolve(base, goal))).then(|| path.clone())
+                }
+                _ => None,
+            })
+            .collect();
+        if dangling.is_empty() {
+            return;
+        }
+        tree.retain(|path| !dangling.contains(path));
     }
 }
 
@@ -365,11 +396,9 @@ fn check(tree: &Tree) -> Result<(), String> {
                     problems.push(format!("{path} needs {library}, which is not in the image"));
                 }
             }
-            // A link that leads nowhere is a file that was excluded by mistake, unless it points at the host's.
-            Node::Link(goal) if !goal.starts_with('/') => {
+            Node::Link(goal) => {
                 let base = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-                let resolved = resolve(base, goal);
-                if path.starts_with("usr/bin/") && !tree.nodes().contains_key(&resolved) {
+                if goal.starts_with('/') || !tree.nodes().contains_key(&resolve(base, goal)) {
                     problems.push(format!("{path} is a link to {goal}, which is not in the image"));
                 }
             }
@@ -471,6 +500,20 @@ mod tests {
         tree.put("usr/bin/psql", Node::Link("../lib/psql".into()));
         assert!(check(&tree).unwrap_err().contains("usr/bin/psql is a link to ../lib/psql"));
         assert!(check(&Tree::default()).unwrap_err().contains("no program"));
+    }
+
+    #[test]
+    fn absolute_links_become_relative_and_dangling_ones_go() {
+        assert_eq!(relative("usr/lib/y", "/lib/x"), "../../usr/lib/x");
+        assert_eq!(relative("usr/lib/y", "x"), "x");
+        let mut tree = Tree::default();
+        tree.put("usr/lib/x", Node::File(0o644, Arc::default()));
+        tree.put("usr/lib/y", Node::Link(relative("usr/lib/y", "/lib/x")));
+        tree.put("usr/lib/gone", Node::Link("excluded".into()));
+        tree.put("usr/lib/to-gone", Node::Link("gone".into()));
+        prune_links(&mut tree);
+        let left: Vec<_> = tree.nodes().keys().map(String::as_str).collect();
+        assert_eq!(left, ["usr", "usr/lib", "usr/lib/x", "usr/lib/y"]);
     }
 
     #[test]
