@@ -38,10 +38,13 @@ enum Task {
     },
     /// Say which hosts are up.
     List,
-    /// Take hosts down: a run (mx0) or all that `up` brought up.
+    /// Take hosts down: a run (mx0), or the only one that `up` brought up.
     Down {
         /// The run, as `list` names it.
         run: Option<String>,
+        /// Every run that `up` brought up.
+        #[arg(long)]
+        all: bool,
     },
     /// A shell, or one command, on a host.
     Ssh {
@@ -60,7 +63,7 @@ fn main() -> Result<()> {
         Task::Up { count, release, roles } => up(count, release, &roles),
         Task::Hold { count, release, answer, roles } => hold(count, release, &answer, &roles),
         Task::List => list(),
-        Task::Down { run } => down(run.as_deref()),
+        Task::Down { run, all } => down(run.as_deref(), all),
         Task::Ssh { host, command } => ssh(&host, &command),
     }
 }
@@ -160,7 +163,10 @@ fn up(count: usize, release: Release, roles: &[String]) -> Result<()> {
     let file = folder.join("cluster.yaml");
     say(&fs::read_to_string(&file)?);
     say(&format!("# {}", file.display()));
-    say("# take them down with ./tests/hosts down");
+    say(&format!(
+        "# take them down with ./tests/hosts down {}",
+        folder.file_name().unwrap_or_default().to_string_lossy()
+    ));
     Ok(())
 }
 
@@ -204,7 +210,7 @@ fn list() -> Result<()> {
     Ok(())
 }
 
-fn down(run: Option<&str>) -> Result<()> {
+fn down(run: Option<&str>, all: bool) -> Result<()> {
     reap()?;
     let wanted: Vec<_> = runs()?
         .into_iter()
@@ -216,6 +222,9 @@ fn down(run: Option<&str>) -> Result<()> {
         .collect();
     if let (Some(run), true) = (run, wanted.is_empty()) {
         bail!("there is no run {run}; ./tests/hosts list shows them");
+    }
+    if run.is_none() && !all && wanted.len() > 1 {
+        bail!("{} runs are up; name one (./tests/hosts list shows them) or say --all", wanted.len());
     }
     for folder in &wanted {
         let owner = fs::read_to_string(folder.join("owner")).unwrap_or_default();

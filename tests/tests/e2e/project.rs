@@ -86,6 +86,93 @@ fn dependencies_point_one_way() {
     }
 }
 
+/// The entries of a list in deny.toml.
+fn allowed_licences() -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("deny.toml")).unwrap();
+    let (_, list) = text.split_once("allow = [").unwrap();
+    let (list, _) = list.split_once(']').unwrap();
+    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// Whether an SPDX expression can be met with the allowed licences. `/` is how old crates write `OR`.
+fn may_be_used(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    let spaced =
+        expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ").replace(" WITH ", "+WITH+");
+    let words: Vec<_> = spaced.split_whitespace().map(|word| word.replace("+WITH+", " WITH ")).collect();
+    let mut at = 0;
+    let verdict = any_of(&words, &mut at, allowed);
+    verdict && at == words.len()
+}
+
+fn any_of(words: &[String], at: &mut usize, allowed: &BTreeSet<String>) -> bool {
+    let mut verdict = all_of(words, at, allowed);
+    while words.get(*at).is_some_and(|word| word == "OR") {
+        *at += 1;
+        verdict |= all_of(words, at, allowed);
+    }
+    verdict
+}
+
+fn all_of(words: &[String], at: &mut usize, allowed: &BTreeSet<String>) -> bool {
+    let mut verdict = one(words, at, allowed);
+    while words.get(*at).is_some_and(|word| word == "AND") {
+        *at += 1;
+        verdict &= one(words, at, allowed);
+    }
+    verdict
+}
+
+fn one(words: &[String], at: &mut usize, allowed: &BTreeSet<String>) -> bool {
+    let word = words.get(*at).cloned().unwrap_or_default();
+    *at += 1;
+    if word == "(" {
+        let verdict = any_of(words, at, allowed);
+        *at += 1;
+        return verdict;
+    }
+    allowed.contains(&word)
+}
+
+#[test]
+fn licences_and_sources_are_those_of_deny_toml() {
+    let allowed = allowed_licences();
+    assert!(may_be_used("(MIT OR GPL-3.0-only) AND Unicode-3.0", &allowed));
+    assert!(!may_be_used("MIT AND GPL-3.0-only", &allowed) && !may_be_used("", &allowed));
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--offline",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let banned = ["native-tls", "aws-lc-rs", "serde_yaml"];
+    let mut wrong = Vec::new();
+    let mut sources = BTreeSet::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let licence = package["license"].as_str().unwrap_or_default();
+        if !may_be_used(licence, &allowed) {
+            wrong.push(format!("{name}: the licence '{licence}' is not in deny.toml"));
+        }
+        if banned.contains(&name) {
+            wrong.push(format!("{name} is banned (deny.toml says why)"));
+        }
+        sources.extend(package["source"].as_str().map(str::to_owned));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(
+        sources.len() == 1 && sources.iter().all(|source| source.starts_with("registry+")),
+        "{sources:?}"
+    );
+}
+
 #[test]
 fn nothing_leans_on_a_place_that_a_stranger_does_not_have() {
     // Put together here so that this file does not find itself.
