@@ -65,10 +65,8 @@ pub(crate) struct Global {
 /// What stands on standard output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
-    /// For people.
     #[default]
     Text,
-    /// One JSON object per line.
     Json,
 }
 
@@ -326,7 +324,7 @@ fn flag_help(messages: &Messages) -> clap::Arg {
     clap::Arg::new("help")
         .short('h')
         .long("help")
-        .action(clap::ArgAction::Help)
+        .action(clap::ArgAction::HelpShort)
         .help(messages.text("flag-help"))
         .help_heading(messages.text("help-global"))
 }

@@ -236,7 +236,7 @@ pub(crate) fn read_topology(file: &Path) -> Result<String, Failure> {
         let mut failure = Failure::usage("not valid UTF-8", "save the file as UTF-8 text");
         failure.problems[0].place = format!("{}:{line}:{column}", file.display());
         failure.rendered = Some(format!(
-            "error: not valid UTF-8\n --> {}:{line}:{column}\n  = help: save the file as UTF-8 text\n",
+            "error: not valid UTF-8\n --> {}:{line}:{column}\n  = hint: save the file as UTF-8 text\n",
             file.display()
         ));
         failure

@@ -1,7 +1,7 @@
 //! What went wrong, ready to be shown: message, cause by cause, what to do, exit code.
 
 use maxim_engine::EngineError;
-use maxim_model::topology::TopologyErrors;
+use maxim_model::topology::{TopologyErrors, nearest};
 use serde_json::{Value as Json, json};
 
 /// Wrong topologies show at most this many mistakes at a time.
@@ -67,6 +67,23 @@ impl Failure {
 
     /// What the argument parser refused.
     pub fn arguments(error: &clap::Error) -> Self {
+        use clap::error::{ContextKind, ContextValue, ErrorKind};
+        if error.kind() == ErrorKind::InvalidSubcommand
+            && let Some(ContextValue::String(wrong)) = error.get(ContextKind::InvalidSubcommand)
+        {
+            let command = crate::command();
+            let near = match error.get(ContextKind::SuggestedSubcommand) {
+                Some(ContextValue::Strings(names)) => nearest(wrong, names.iter().map(String::as_str)),
+                _ => None,
+            };
+            let near =
+                near.or_else(|| nearest(wrong, command.get_subcommands().map(clap::Command::get_name)));
+            let hint = match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "`maxim.ctl --help` lists the commands".to_owned(),
+            };
+            return Self::usage(format!("there is no command `{}`", wrong.escape_debug()), hint);
+        }
         let rendered = error.render().to_string();
         let message = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
         Self { rendered: Some(rendered), ..Self::usage(message, "") }

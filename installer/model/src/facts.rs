@@ -65,6 +65,7 @@ pub struct Facts {
     /// Smallest MTU of interfaces that are up, loopback apart; 0 when unknown.
     pub mtu: u32,
     /// Nanoseconds since the epoch at which `now` was read.
+    #[serde(with = "nanos")]
     pub clock_unix_nanos: i128,
     /// Name of an active time service; empty when none was found.
     pub time_service: String,
@@ -96,6 +97,20 @@ pub struct Facts {
     pub clusters: Vec<String>,
     /// Other servers found running or installed that would be in the way (`mariadbd`, `redis-server`, `nginx`, …).
     pub conflicts: Vec<String>,
+}
+
+/// Nanoseconds travel as 64 bits (enough until the year 2262): tagged replies cannot carry 128.
+mod nanos {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub fn serialize<S: Serializer>(value: &i128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(i64::try_from(*value).unwrap_or(i64::MAX))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i128, D::Error> {
+        i64::deserialize(deserializer).map(i128::from)
+    }
 }
 
 /// The file system under a path.
@@ -191,4 +206,20 @@ pub struct UnitFact {
     pub memory: u64,
     /// The artefact it runs from, as `mariadb-11.8.6-0f3a…`; empty when unknown.
     pub artefact: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Facts;
+    use crate::wire::Reply;
+
+    #[test]
+    fn facts_travel_as_a_reply() {
+        let facts = Facts { clock_unix_nanos: 1_790_000_000_123_456_789, ..Facts::default() };
+        let line = serde_json::to_string(&Reply::Facts { facts: Box::new(facts.clone()) }).expect("written");
+        let Ok(Reply::Facts { facts: read }) = serde_json::from_str(&line) else {
+            panic!("no facts in {line}")
+        };
+        assert_eq!(*read, facts);
+    }
 }

@@ -2,7 +2,7 @@
 
 word-error = error
 word-warning = warning
-word-hint = try
+word-hint = hint
 
 error-more = { $count ->
     [one] … and one more mistake

@@ -126,7 +126,7 @@ fn write_error(formatter: &mut fmt::Formatter<'_>, error: &TopologyError, lines:
         }
     }
     if !error.hint.is_empty() {
-        writeln!(formatter, "{margin} = help: {}", error.hint)?;
+        writeln!(formatter, "{margin} = hint: {}", error.hint)?;
     }
     Ok(())
 }

@@ -78,6 +78,14 @@ impl Reader<'_> {
         Some(entries)
     }
 
+    /// Whether a missing key stands there with a typing mistake, which is told by itself.
+    pub fn misspelt(&self, node: &Node, key: &str, known: &[&str]) -> bool {
+        let Value::Mapping { entries, .. } = &node.value else { return false };
+        entries.iter().any(|entry| {
+            !known.contains(&entry.key.as_str()) && nearest(&entry.key, known.iter().copied()) == Some(key)
+        })
+    }
+
     /// A secret stands in the topology.
     pub fn secret(&mut self, place: Place, full: &str, has_file: bool) {
         let hint = if has_file {
