@@ -1,0 +1,104 @@
+//! Where stanzas go: to sessions on this node directly, to those on other nodes through [`crate::cluster`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use im_proto::Address;
+use im_store::MessageId;
+use im_store::live;
+
+use crate::core::Core;
+use crate::session::{Session, Urgency};
+
+/// A session, wherever it is.
+#[derive(Debug, Clone)]
+pub enum Resource {
+    /// On this node.
+    Here(Arc<Session>),
+    /// On another one.
+    Elsewhere(live::Session),
+}
+
+impl Resource {
+    /// Its resource.
+    pub fn resource(&self) -> &str {
+        match self {
+            Self::Here(session) => session.resource(),
+            Self::Elsewhere(session) => &session.resource,
+        }
+    }
+
+    /// Full JID.
+    pub fn full(&self) -> String {
+        match self {
+            Self::Here(session) => session.address.to_string(),
+            Self::Elsewhere(session) => format!("{}/{}", session.bare, session.resource),
+        }
+    }
+
+    /// Priority while it is available.
+    pub fn priority(&self) -> Option<i8> {
+        match self {
+            Self::Here(session) => session.priority(),
+            Self::Elsewhere(session) => session.priority,
+        }
+    }
+
+    /// Wants copies of messages.
+    pub fn carbons(&self) -> bool {
+        match self {
+            Self::Here(session) => session.carbons(),
+            Self::Elsewhere(session) => session.carbons,
+        }
+    }
+
+    /// Its available presence, without `to`.
+    pub fn presence(&self) -> Option<Bytes> {
+        match self {
+            Self::Here(session) => session.presence(),
+            Self::Elsewhere(session) => session.presence.clone(),
+        }
+    }
+
+    /// Gives it a stanza. False when it is known to be gone. A stanza for another node that cannot be handed
+    /// over is put back by its identifier, when it has one.
+    pub fn send(&self, core: &Arc<Core>, stanza: &Bytes, id: Option<MessageId>, urgency: Urgency) -> bool {
+        match self {
+            Self::Here(session) => session.push(stanza, id, urgency),
+            Self::Elsewhere(session) => {
+                core.cluster.stanza(core, session, stanza, id, urgency);
+                true
+            }
+        }
+    }
+}
+
+/// All sessions of an account, available or not.
+pub fn sessions(core: &Core, bare: &str) -> Vec<Resource> {
+    let here = core.users.find(bare);
+    let mut found: Vec<Resource> = here
+        .map(|user| user.with_sessions(|s| s.iter().cloned().map(Resource::Here).collect()))
+        .unwrap_or_default();
+    if !core.live.is_single_node() {
+        let node = core.live.node();
+        let others = core.live.sessions(bare).into_iter().filter(|s| s.node != *node);
+        found.extend(others.map(Resource::Elsewhere));
+    }
+    found
+}
+
+/// The session with exactly this address.
+pub fn session(core: &Core, address: &Address) -> Option<Resource> {
+    let resource = address.resource()?;
+    if let Some(user) = core.users.find(address.bare()) {
+        let found = user.with_sessions(|s| s.iter().find(|s| s.resource() == resource).cloned());
+        if let Some(session) = found {
+            return Some(Resource::Here(session));
+        }
+    }
+    if core.live.is_single_node() {
+        return None;
+    }
+    let mut others = core.live.sessions(address.bare()).into_iter();
+    others.find(|s| &*s.resource == resource && s.node != *core.live.node()).map(Resource::Elsewhere)
+}
