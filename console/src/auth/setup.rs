@@ -1,0 +1,166 @@
+//! The first administrator, from the file that the installer wrote.
+//!
+//! Given: the database and the path. Steps: do nothing when an administrator exists; read the file (private to its
+//! owner, small); take a password or a ready hash from it; store the hash; overwrite the file with a note, so that
+//! the password is nowhere in the clear. The file itself stays: an installer that writes it only when it is absent
+//! then has nothing to change at its next run.
+
+use super::password;
+use crate::store::{Store, StoreError};
+use maxim_model::Secret;
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Name of the first administrator.
+pub const FIRST_ADMINISTRATOR: &str = "admin";
+
+/// What the file holds once it was used.
+const NOTE: &str = "# Used: the console has its first administrator. The password is kept as a hash in its database.\n";
+
+/// Largest file that is read.
+const LARGEST: u64 = 4096;
+
+/// Why there is no first administrator.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Nobody could sign in.
+    #[error(
+        "no administrator exists and no `setup_password_file` is configured: \
+         set one with `maxim-console --config FILE --reset-password`"
+    )]
+    NoFile,
+    /// The file could not be read or replaced.
+    #[error("the setup password file {path}: {cause}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// Others can read it.
+    #[error("the setup password file {path} has mode {mode:03o}, others may read it: chmod 600 it")]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// It holds neither a password nor a hash.
+    #[error(
+        "the setup password file {path} holds no usable password: one line of at least {shortest} characters, \
+         or a hash `pbkdf2-sha256$ITERATIONS$SALT$HASH`, is needed",
+        shortest = password::SHORTEST
+    )]
+    Content {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Hashing failed.
+    #[error("the first administrator's password: {0}")]
+    Hash(#[from] password::HashError),
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Makes sure that somebody can sign in. True: the first administrator was made now. Blocking.
+pub fn ensure_administrator(store: &Store, file: Option<&Path>, now: i64) -> Result<bool, SetupError> {
+    if !store.has_no_administrator()? {
+        return Ok(false);
+    }
+    let path = file.ok_or(SetupError::NoFile)?;
+    let text = read_private(path)?;
+    let line = text.expose().trim_end_matches(['\r', '\n']);
+    let content = || SetupError::Content { path: path.to_path_buf() };
+    if line.starts_with('#') || line.contains('\n') {
+        return Err(content());
+    }
+    let hash = if password::is_hash(line) {
+        line.to_owned()
+    } else if password::weakness(line, FIRST_ADMINISTRATOR).is_none() {
+        password::hash(&Secret::new(line))?
+    } else {
+        return Err(content());
+    };
+    store.add_administrator(FIRST_ADMINISTRATOR, &hash, now)?;
+    replace(path).map_err(|cause| SetupError::File { path: path.to_path_buf(), cause })?;
+    Ok(true)
+}
+
+fn read_private(path: &Path) -> Result<Secret, SetupError> {
+    let failed = |cause| SetupError::File { path: path.to_path_buf(), cause };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(SetupError::Mode { path: path.to_path_buf(), mode });
+    }
+    let mut text = String::new();
+    file.take(LARGEST).read_to_string(&mut text).map_err(failed)?;
+    Ok(Secret::new(text))
+}
+
+/// Writes the note beside the file and renames it over: the password is whole or gone, never half.
+fn replace(path: &Path) -> std::io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(NOTE.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SetupError, ensure_administrator};
+    use crate::auth::password;
+    use crate::store::Store;
+    use maxim_model::Secret;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    fn prepared(content: &str, mode: u32) -> (tempfile::TempDir, Store, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let path = folder.path().join("setup-password");
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        (folder, store, path)
+    }
+
+    #[test]
+    fn takes_the_password_once_and_wipes_the_file() {
+        let (_folder, store, path) = prepared("planted-7431-orbit\n", 0o600);
+        assert!(ensure_administrator(&store, Some(&path), 1).unwrap());
+        let stored = store.administrator("admin").unwrap().unwrap().password_hash;
+        assert!(password::verify(Some(&stored), &Secret::new("planted-7431-orbit")));
+        let left = std::fs::read_to_string(&path).unwrap();
+        assert!(left.starts_with('#') && !left.contains("planted"));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!ensure_administrator(&store, Some(&path), 2).unwrap(), "the second start changes nothing");
+    }
+
+    #[test]
+    fn takes_a_ready_hash() {
+        let hash = password::hash(&Secret::new("planted-7431-orbit")).unwrap();
+        let (_folder, store, path) = prepared(&hash, 0o600);
+        assert!(ensure_administrator(&store, Some(&path), 1).unwrap());
+        assert_eq!(store.administrator("admin").unwrap().unwrap().password_hash, hash);
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_trusted_or_used() {
+        let (_folder, store, path) = prepared("planted-7431-orbit\n", 0o644);
+        assert!(matches!(ensure_administrator(&store, Some(&path), 1), Err(SetupError::Mode { .. })));
+        for content in ["", "short", "# Used", "two lines of\npassword text"] {
+            let (_folder, store, path) = prepared(content, 0o600);
+            let error = ensure_administrator(&store, Some(&path), 1).unwrap_err();
+            assert!(matches!(error, SetupError::Content { .. }), "{content:?}: {error}");
+        }
+        assert!(matches!(ensure_administrator(&store, None, 1), Err(SetupError::NoFile)));
+        let absent = path.with_file_name("absent");
+        assert!(matches!(ensure_administrator(&store, Some(&absent), 1), Err(SetupError::File { .. })));
+    }
+}
