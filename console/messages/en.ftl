@@ -122,13 +122,22 @@ hosts-all = { $hosts ->
     [one] The host answers.
    *[other] All { $hosts } hosts answer.
 }
-hosts-some = { $away } of { $hosts } hosts do not answer.
+hosts-some = { $away ->
+    [one] One of { $hosts } hosts does not answer.
+   *[other] { $away } of { $hosts } hosts do not answer.
+}
 hosts-empty = The hosts of the cluster appear here after the first measurement.
 host-well = { $components ->
     [one] All well. Its component runs and answers.
    *[other] All well. Its { $components } components run and answer.
 }
-host-not-well = { $wrong } of { $components } components on this host are not well.
+host-not-well = { $components ->
+    [one] The component on this host is not well.
+   *[other] { $wrong } of { $components } components on this host { $wrong ->
+        [one] is
+       *[other] are
+    } not well.
+}
 host-away = This host does not answer. What runs on it is not known.
 host-empty = No component runs on this host.
 host-no-components = The topology gives this host no role. Roles are set under “hosts” in cluster.yaml.
@@ -141,8 +150,14 @@ components-all = { $components ->
     [one] The component runs and answers in the wanted version.
    *[other] All { $components } components run and answer in their wanted versions.
 }
-components-some = { $wrong } of { $components } components are not well.
-components-differ = { $wrong } of { $components } components are not well; { $differing } of them in another version than wanted.
+components-some = { $wrong ->
+    [one] One of { $components } components is not well.
+   *[other] { $wrong } of { $components } components are not well.
+}
+components-differ = { $wrong ->
+    [one] One of { $components } components is not well: it runs in another version than wanted.
+   *[other] { $wrong } of { $components } components are not well; { $differing } in another version than wanted.
+}
 components-empty = The components of the cluster appear here after the first measurement.
 
 ## Settings

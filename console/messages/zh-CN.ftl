@@ -123,7 +123,10 @@ host-disk = 数据磁盘
 ## 组件
 components-all = 全部 { $components } 个组件均以目标版本运行并有响应。
 components-some = { $components } 个组件中有 { $wrong } 个不正常。
-components-differ = { $components } 个组件中有 { $wrong } 个不正常，其中 { $differing } 个不是目标版本。
+components-differ = { $wrong ->
+    [1] { $components } 个组件中有一个不正常：其版本不是目标版本。
+   *[other] { $components } 个组件中有 { $wrong } 个不正常，其中 { $differing } 个不是目标版本。
+}
 components-empty = 首次测量后，集群的组件会显示在这里。
 
 ## 设置

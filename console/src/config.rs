@@ -79,7 +79,7 @@ pub struct ClusterConfig {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct Document {
     listen: String,
     #[serde(default)]
     ports_file: Option<PathBuf>,
@@ -122,10 +122,8 @@ impl Config {
 
     /// Parses the text of a configuration; `path` is only for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let file: File = serde_yaml::from_str(text).map_err(|error| ConfigError::Syntax {
-            path: path.to_path_buf(),
-            message: error.to_string(),
-        })?;
+        let file: Document = serde_yaml::from_str(text)
+            .map_err(|error| ConfigError::Syntax { path: path.to_path_buf(), message: error.to_string() })?;
         let meaning = |key, message: String| ConfigError::Meaning { path: path.to_path_buf(), key, message };
 
         let listen = file.listen.parse().map_err(|_| {
@@ -141,7 +139,7 @@ impl Config {
             if value.is_absolute() {
                 Ok(value)
             } else {
-                Err(meaning(key, format!("is {value:?}; an absolute path is needed")))
+                Err(meaning(key, format!("is `{}`; an absolute path is needed", value.display())))
             }
         };
         // An empty text means "none", so that a template needs no condition around an optional path.
@@ -166,8 +164,8 @@ impl Config {
             key: absolute("tls.key", file.tls.key)?,
             data: absolute("data", file.data)?,
             setup_password_file: optional("setup_password_file", file.setup_password_file)?,
-            idle: Duration::from_secs(idle * 60),
-            absolute: Duration::from_secs(hours * 3600),
+            idle: Duration::from_mins(idle),
+            absolute: Duration::from_hours(hours),
             cluster: ClusterConfig {
                 state: absolute("cluster.state", file.cluster.state)?,
                 program: absolute("cluster.program", file.cluster.program)?,
@@ -200,8 +198,8 @@ cluster: {state: /s, program: /p/maxim-ctl, agent_socket: ''}
     #[test]
     fn fills_in_defaults() {
         let config = Config::parse(GOOD, Path::new("x")).unwrap();
-        assert_eq!(config.idle, Duration::from_secs(1800));
-        assert_eq!(config.absolute, Duration::from_secs(12 * 3600));
+        assert_eq!(config.idle, Duration::from_mins(30));
+        assert_eq!(config.absolute, Duration::from_hours(12));
         assert_eq!(config.cluster.agent_socket, None);
         assert_eq!(config.setup_password_file, None);
         assert_eq!(config.key, PathBuf::from("/c/tls.key"));

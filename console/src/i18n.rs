@@ -19,8 +19,7 @@ pub enum Language {
 
 type Catalogue = FluentBundle<FluentResource>;
 
-static ENGLISH: LazyLock<Catalogue> =
-    LazyLock::new(|| catalogue("en", include_str!("../messages/en.ftl")));
+static ENGLISH: LazyLock<Catalogue> = LazyLock::new(|| catalogue("en", include_str!("../messages/en.ftl")));
 static CHINESE: LazyLock<Catalogue> =
     LazyLock::new(|| catalogue("zh-CN", include_str!("../messages/zh-CN.ftl")));
 

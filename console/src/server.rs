@@ -111,9 +111,8 @@ impl Server {
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|cause| StartError::Listen { address: config.listen, cause })?;
-        let address = listener
-            .local_addr()
-            .map_err(|cause| StartError::Listen { address: config.listen, cause })?;
+        let address =
+            listener.local_addr().map_err(|cause| StartError::Listen { address: config.listen, cause })?;
         if let Some(path) = &config.ports_file {
             write_whole(path, &format!("{{\"console\":{}}}\n", address.port()))
                 .map_err(|cause| StartError::PortsFile { path: path.clone(), cause })?;

@@ -45,11 +45,8 @@ pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>
         return Err(TlsError::Empty(certificate.to_path_buf()));
     }
     let private = PrivateKeyDer::from_pem_file(key).map_err(failed(key))?;
-    let unusable = |cause| TlsError::Unusable {
-        certificate: certificate.to_path_buf(),
-        key: key.to_path_buf(),
-        cause,
-    };
+    let unusable =
+        |cause| TlsError::Unusable { certificate: certificate.to_path_buf(), key: key.to_path_buf(), cause };
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(unusable)?

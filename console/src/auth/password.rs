@@ -186,7 +186,8 @@ mod tests {
     fn agrees_with_an_independent_implementation() {
         // python3 -c "import hashlib,base64; s=bytes(range(16));
         //   print(base64.b64encode(hashlib.pbkdf2_hmac('sha256',b'correct horse battery',s,600000)))"
-        let stored = "pbkdf2-sha256$600000$AAECAwQFBgcICQoLDA0ODw$uwbIwLHdW/1OQPTil6LQ5k2n75S0uOwgmJAhyLQVNq0";
+        let stored =
+            "pbkdf2-sha256$600000$AAECAwQFBgcICQoLDA0ODw$uwbIwLHdW/1OQPTil6LQ5k2n75S0uOwgmJAhyLQVNq0";
         assert!(verify(Some(stored), &Secret::new("correct horse battery")));
     }
 

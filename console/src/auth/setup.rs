@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 pub const FIRST_ADMINISTRATOR: &str = "admin";
 
 /// What the file holds once it was used.
-const NOTE: &str = "# Used: the console has its first administrator. The password is kept as a hash in its database.\n";
+const NOTE: &str =
+    "# Used: the console has its first administrator. The password is kept as a hash in its database.\n";
 
 /// Largest file that is read.
 const LARGEST: u64 = 4096;

@@ -41,7 +41,8 @@ async fn list(
     let language = visitor.language;
     let all = live.status().map_or(&[][..], |status| status.components.as_slice());
     let total = all.len();
-    let mut rows: Vec<ComponentRow> = all.iter().map(|component| ComponentRow::of(&live, component)).collect();
+    let mut rows: Vec<ComponentRow> =
+        all.iter().map(|component| ComponentRow::of(&live, component)).collect();
     let well = rows.iter().filter(|row| row.state == Health::Well).count();
     let differing = rows.iter().filter(|row| row.differs).count();
     let sentence = if live.fresh.stale || total == 0 {
@@ -51,7 +52,11 @@ async fn list(
     } else if differing > 0 {
         language.say(
             "components-differ",
-            &[("wrong", (total - well).into()), ("components", total.into()), ("differing", differing.into())],
+            &[
+                ("wrong", (total - well).into()),
+                ("components", total.into()),
+                ("differing", differing.into()),
+            ],
         )
     } else {
         language.say("components-some", &[("wrong", (total - well).into()), ("components", total.into())])

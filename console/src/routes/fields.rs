@@ -37,10 +37,9 @@ impl FromRequest<Arc<App>> for Fields {
         let refuse = |status, title, text| {
             page::render(status, &page::Page::message(visitor.ui(app, Section::None), title, text))
         };
-        let Form(fields): Form<HashMap<String, Secret>> =
-            Form::from_request(request, app).await.map_err(|rejection| {
-                refuse(rejection.status(), "error-form-title", "error-form")
-            })?;
+        let Form(fields): Form<HashMap<String, Secret>> = Form::from_request(request, app)
+            .await
+            .map_err(|rejection| refuse(rejection.status(), "error-form-title", "error-form"))?;
         let fields = Self(fields);
         let genuine = visitor
             .form_cookie

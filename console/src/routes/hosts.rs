@@ -90,10 +90,7 @@ async fn list(
     );
     let total = all.len();
     let ui = live.ui(&app, &visitor, Section::Hosts);
-    page::render(
-        StatusCode::OK,
-        &HostList { ui, fresh: live.fresh, sentence, query, columns, rows, total },
-    )
+    page::render(StatusCode::OK, &HostList { ui, fresh: live.fresh, sentence, query, columns, rows, total })
 }
 
 fn row(live: &Live, host: &HostStatus) -> HostRow {

@@ -60,7 +60,8 @@ impl ListQuery {
                 let down = self.order == "down";
                 let order = if current && !down { "&order=down" } else { "" };
                 let show = if self.only_not_well() { "&show=notwell" } else { "" };
-                let filter = if self.q.is_empty() { String::new() } else { format!("&q={}", encode(&self.q)) };
+                let filter =
+                    if self.q.is_empty() { String::new() } else { format!("&q={}", encode(&self.q)) };
                 Column {
                     name: visitor.language.say(message, &[]),
                     link: format!("{path}?sort={key}{order}{show}{filter}"),

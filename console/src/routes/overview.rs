@@ -103,8 +103,7 @@ fn sentence(live: &Live, state: Health, problems: &[Problem]) -> String {
         return language.say("overview-empty", &[]);
     }
     let first = problems.iter().find(|problem| problem.state == state).map_or("", |problem| &problem.what);
-    let arguments =
-        [("first", first.to_owned().into()), ("more", problems.len().saturating_sub(1).into())];
+    let arguments = [("first", first.to_owned().into()), ("more", problems.len().saturating_sub(1).into())];
     match state {
         Health::Well => language.say(
             "overview-well",
@@ -144,10 +143,7 @@ fn problems(language: Language, status: &ClusterStatus) -> Vec<Problem> {
         let why = if component.health == Health::Well && judge::differs(component) {
             language.say(
                 "problem-version",
-                &[
-                    ("running", component.running.clone().into()),
-                    ("wanted", component.wanted.clone().into()),
-                ],
+                &[("running", component.running.clone().into()), ("wanted", component.wanted.clone().into())],
             )
         } else {
             component.detail.clone()
@@ -189,10 +185,7 @@ pub(super) fn free_of(language: Language, free: u64, total: u64) -> String {
     if total == 0 {
         return String::new();
     }
-    language.say(
-        "free-of",
-        &[("free", format::bytes(free).into()), ("total", format::bytes(total).into())],
-    )
+    language.say("free-of", &[("free", format::bytes(free).into()), ("total", format::bytes(total).into())])
 }
 
 fn figures(language: Language, status: &ClusterStatus) -> Vec<Figure> {
@@ -205,10 +198,7 @@ fn figures(language: Language, status: &ClusterStatus) -> Vec<Figure> {
     let of = |part: usize, whole: usize| {
         language.say(
             "figure-of",
-            &[
-                ("part", format::grouped(part as u64).into()),
-                ("whole", format::grouped(whole as u64).into()),
-            ],
+            &[("part", format::grouped(part as u64).into()), ("whole", format::grouped(whole as u64).into())],
         )
     };
     let mut figures = vec![
@@ -227,10 +217,9 @@ fn figures(language: Language, status: &ClusterStatus) -> Vec<Figure> {
     ];
     // Of disk and memory the tightest host is shown: a sum over hosts tells nobody anything.
     let share = |free: u64, total: u64| free as f64 / total as f64;
-    let disk = reached
-        .clone()
-        .filter(|host| host.disk_total > 0)
-        .min_by(|a, b| share(a.disk_available, a.disk_total).total_cmp(&share(b.disk_available, b.disk_total)));
+    let disk = reached.clone().filter(|host| host.disk_total > 0).min_by(|a, b| {
+        share(a.disk_available, a.disk_total).total_cmp(&share(b.disk_available, b.disk_total))
+    });
     let memory = reached.filter(|host| host.memory_total > 0).min_by(|a, b| {
         share(a.memory_available, a.memory_total).total_cmp(&share(b.memory_available, b.memory_total))
     });

@@ -49,11 +49,7 @@ pub async fn not_found(State(app): State<Arc<App>>, Extension(visitor): Extensio
 
 /// The page for something that does not exist.
 pub fn missing(app: &App, visitor: &Visitor) -> Response {
-    let page = Page::message(
-        visitor.ui(app, Section::None),
-        "error-not-found-title",
-        "error-not-found",
-    );
+    let page = Page::message(visitor.ui(app, Section::None), "error-not-found-title", "error-not-found");
     render(StatusCode::NOT_FOUND, &page)
 }
 
@@ -62,6 +58,12 @@ pub fn broken(app: &App, visitor: &Visitor, error: &dyn std::fmt::Display) -> Re
     tracing::error!(%error, path = visitor.here, "a request failed");
     let page = Page::message(visitor.ui(app, Section::None), "error-broken-title", "error-broken");
     render(StatusCode::INTERNAL_SERVER_ERROR, &page)
+}
+
+/// The page for a request that needs a session and has none (any more).
+pub fn signed_out(app: &App, visitor: &Visitor) -> Response {
+    let page = Page::message(visitor.ui(app, Section::None), "error-signed-out-title", "error-signed-out");
+    render(StatusCode::FORBIDDEN, &page)
 }
 
 /// The page for too much at once.

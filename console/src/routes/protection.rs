@@ -43,7 +43,9 @@ pub async fn protect(request: Request, next: Next) -> Response {
     } else {
         match tokio::time::timeout(DEADLINE, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "The answer took too long. Try again.\n").into_response(),
+            Err(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "The answer took too long. Try again.\n").into_response()
+            }
         }
     };
     let headers = response.headers_mut();
@@ -51,10 +53,7 @@ pub async fn protect(request: Request, next: Next) -> Response {
         headers.insert(name, HeaderValue::from_static(value));
     }
     if !local {
-        headers.insert(
-            header::STRICT_TRANSPORT_SECURITY,
-            HeaderValue::from_static("max-age=31536000"),
-        );
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
@@ -78,7 +77,9 @@ fn is_own(headers: &HeaderMap) -> bool {
     match (text(headers, "origin"), text(headers, "sec-fetch-site")) {
         (Some(origin), _) => {
             let host = host_of(headers);
-            origin.strip_prefix("https://").is_some_and(|of| host.is_some_and(|host| of.eq_ignore_ascii_case(host)))
+            origin
+                .strip_prefix("https://")
+                .is_some_and(|of| host.is_some_and(|host| of.eq_ignore_ascii_case(host)))
         }
         (None, Some(site)) => site == "same-origin",
         (None, None) => true,

@@ -4,7 +4,7 @@
 //! token. Name and password are judged together and take the same time, so that neither tells about the other.
 
 use super::fields::Fields;
-use super::visitor::{Visitor, session_of};
+use super::visitor::Visitor;
 use super::{App, Peer, page};
 use crate::auth::lockout::Subject;
 use crate::auth::password::{HashError, LONGEST};
@@ -94,10 +94,8 @@ async fn sign_in(
 
     let subjects = Subject::of(&account, peer.ip());
     let (name, counted) = (account.clone(), subjects.clone());
-    let admitted = app
-        .store
-        .run(move |store| Ok((store.admit(&counted, now)?, store.administrator(&name)?)))
-        .await;
+    let admitted =
+        app.store.run(move |store| Ok((store.admit(&counted, now)?, store.administrator(&name)?))).await;
     let administrator = match admitted {
         Ok((Admission::Granted, administrator)) => administrator,
         Ok((Admission::Locked { seconds }, _)) => {
@@ -137,7 +135,8 @@ async fn sign_in(
         .take(BROWSER_NAME)
         .collect();
     let address = peer.ip().to_canonical().to_string();
-    let (idle, absolute, old) = (app.idle, app.absolute, visitor.session.as_ref().map(|session| session.digest));
+    let (idle, absolute, old) =
+        (app.idle, app.absolute, visitor.session.as_ref().map(|session| session.digest));
     let opened = app
         .store
         .run(move |store| {
@@ -166,10 +165,7 @@ async fn sign_out(
     Extension(visitor): Extension<Visitor>,
     _fields: Fields,
 ) -> Response {
-    let session = match session_of(&app, &visitor) {
-        Ok(session) => session,
-        Err(response) => return response,
-    };
+    let Some(session) = &visitor.session else { return page::signed_out(&app, &visitor) };
     let digest = session.digest;
     if let Err(error) = app.store.run(move |store| store.close_session(&digest)).await {
         return page::broken(&app, &visitor, &error);

@@ -1,7 +1,7 @@
 //! `/settings`: the administrator's own password and sessions, and the version of the console.
 
 use super::fields::Fields;
-use super::visitor::{Visitor, session_of};
+use super::visitor::Visitor;
 use super::{App, Peer, page};
 use crate::auth::lockout::Subject;
 use crate::auth::password::{HashError, LONGEST, SHORTEST, Weakness, weakness};
@@ -79,17 +79,13 @@ async fn show(
 }
 
 async fn respond(app: &Arc<App>, visitor: &Visitor, status: StatusCode, outcome: Outcome) -> Response {
-    let session = match session_of(app, visitor) {
-        Ok(session) => session.clone(),
-        Err(response) => return response,
-    };
+    let Some(session) = visitor.session.clone() else { return page::signed_out(app, visitor) };
     let (now, idle, absolute) = (app.clock.now(), app.idle, app.absolute);
     let name = session.administrator.clone();
-    let sessions =
-        match app.store.run(move |store| store.sessions_of(&name, now, idle, absolute)).await {
-            Ok(sessions) => sessions,
-            Err(error) => return page::broken(app, visitor, &error),
-        };
+    let sessions = match app.store.run(move |store| store.sessions_of(&name, now, idle, absolute)).await {
+        Ok(sessions) => sessions,
+        Err(error) => return page::broken(app, visitor, &error),
+    };
     let sessions = sessions.iter().map(|other| row(visitor.language, other, &session, now)).collect();
     let mut ui = visitor.ui(app, Section::Settings);
     "/settings".clone_into(&mut ui.here);
@@ -123,10 +119,7 @@ async fn change_password(
     Extension(Peer(peer)): Extension<Peer>,
     fields: Fields,
 ) -> Response {
-    let session = match session_of(&app, &visitor) {
-        Ok(session) => session.clone(),
-        Err(response) => return response,
-    };
+    let Some(session) = visitor.session.clone() else { return page::signed_out(&app, &visitor) };
     let language = visitor.language;
     let (current, new) = (fields.secret("current"), fields.secret("new"));
     let mut outcome = Outcome::default();
@@ -136,7 +129,9 @@ async fn change_password(
         Some(Weakness::Long) => outcome.new_error = language.say("password-long", &[]),
         Some(Weakness::Guessable) => outcome.new_error = language.say("password-guessable", &[]),
         None if new == current => outcome.new_error = language.say("password-same", &[]),
-        None if new != fields.secret("repeat") => outcome.repeat_error = language.say("password-differs", &[]),
+        None if new != fields.secret("repeat") => {
+            outcome.repeat_error = language.say("password-differs", &[])
+        }
         None => {}
     }
     if !outcome.new_error.is_empty() || !outcome.repeat_error.is_empty() {
@@ -147,10 +142,8 @@ async fn change_password(
     let now = app.clock.now();
     let subjects = Subject::of(&session.administrator, peer.ip());
     let (name, counted) = (session.administrator.clone(), subjects.clone());
-    let admitted = app
-        .store
-        .run(move |store| Ok((store.admit(&counted, now)?, store.administrator(&name)?)))
-        .await;
+    let admitted =
+        app.store.run(move |store| Ok((store.admit(&counted, now)?, store.administrator(&name)?))).await;
     let administrator = match admitted {
         Ok((Admission::Granted, administrator)) => administrator,
         Ok((Admission::Locked { seconds }, _)) => {
@@ -205,14 +198,9 @@ async fn end_other_sessions(
     Extension(visitor): Extension<Visitor>,
     _fields: Fields,
 ) -> Response {
-    let session = match session_of(&app, &visitor) {
-        Ok(session) => session.clone(),
-        Err(response) => return response,
-    };
-    let ended = app
-        .store
-        .run(move |store| store.close_other_sessions(&session.administrator, &session.digest))
-        .await;
+    let Some(session) = visitor.session.clone() else { return page::signed_out(&app, &visitor) };
+    let ended =
+        app.store.run(move |store| store.close_other_sessions(&session.administrator, &session.digest)).await;
     match ended {
         Ok(count) => tracing::info!(count, "ended the other sessions"),
         Err(error) => return page::broken(&app, &visitor, &error),

@@ -1,7 +1,7 @@
 //! Who is asking: the session (if any) and the language. A page that refreshes itself is no use of a session.
 
 use super::App;
-use super::page::{self, Page};
+use super::page;
 use crate::auth::token::{self, LANGUAGE_COOKIE, SESSION_COOKIE, VISIT_COOKIE};
 use crate::i18n::Language;
 use crate::store::Session;
@@ -57,7 +57,8 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 pub async fn identify(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let headers = request.headers();
     let query = request.uri().query().unwrap_or_default();
-    let refreshes = headers.contains_key(REFRESH_HEADER) || query.split('&').any(|part| part == REFRESH_QUERY);
+    let refreshes =
+        headers.contains_key(REFRESH_HEADER) || query.split('&').any(|part| part == REFRESH_QUERY);
     let language = token::cookie_from(cookies(headers), LANGUAGE_COOKIE)
         .and_then(Language::from_tag)
         .unwrap_or_else(|| {
@@ -72,8 +73,7 @@ pub async fn identify(State(app): State<Arc<App>>, mut request: Request, next: N
     if let Some(cookie) = session_cookie {
         let digest = token::digest_of(&cookie);
         let (now, idle, absolute) = (app.clock.now(), app.idle, app.absolute);
-        let found =
-            app.store.run(move |store| store.session(&digest, now, idle, absolute, !refreshes)).await;
+        let found = app.store.run(move |store| store.session(&digest, now, idle, absolute, !refreshes)).await;
         match found {
             Ok(Some(session)) => {
                 visitor.session = Some(session);
@@ -106,14 +106,4 @@ pub async fn require_session(request: Request, next: Next) -> Response {
         format!("/sign-in?next={back}")
     };
     Redirect::to(&target).into_response()
-}
-
-/// The session of a request behind [`require_session`].
-pub fn session_of<'a>(app: &App, visitor: &'a Visitor) -> Result<&'a Session, Response> {
-    visitor.session.as_ref().ok_or_else(|| {
-        page::render(
-            StatusCode::FORBIDDEN,
-            &Page::message(visitor.ui(app, Section::None), "error-signed-out-title", "error-signed-out"),
-        )
-    })
 }

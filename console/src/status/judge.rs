@@ -122,7 +122,8 @@ pub const fn rank(health: Health) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::{
-        Freshness, HostConcern, STALE_AFTER, cluster_state, component_state, freshness, host_concerns, host_state,
+        Freshness, HostConcern, STALE_AFTER, cluster_state, component_state, freshness, host_concerns,
+        host_state,
     };
     use crate::status::source::MeasureError;
     use crate::status::watcher::{Failure, Snapshot};
@@ -176,7 +177,10 @@ mod tests {
         let failure = Some(Failure { at: 9, error: MeasureError { cause: "c".into(), hint: "h".into() } });
         let fresh = Snapshot { status: status.clone(), measured_at: 100, failure: None };
         assert_eq!(freshness(&Snapshot::default(), 0), Freshness::Waiting);
-        assert_eq!(freshness(&Snapshot { failure: failure.clone(), ..Snapshot::default() }, 0), Freshness::Never);
+        assert_eq!(
+            freshness(&Snapshot { failure: failure.clone(), ..Snapshot::default() }, 0),
+            Freshness::Never
+        );
         assert_eq!(freshness(&fresh, 100 + STALE_AFTER), Freshness::Fresh);
         assert_eq!(freshness(&fresh, 101 + STALE_AFTER), Freshness::Stale);
         assert_eq!(freshness(&Snapshot { failure, ..fresh }, 101), Freshness::Stale);

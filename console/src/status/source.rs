@@ -32,7 +32,7 @@ pub struct MeasureError {
 
 impl MeasureError {
     pub(crate) fn too_slow(deadline: Duration) -> Self {
-        let cause = if deadline.as_millis() % 1000 == 0 {
+        let cause = if deadline.as_millis().is_multiple_of(1000) {
             format!("the measurement did not end within {} s", deadline.as_secs())
         } else {
             format!("the measurement did not end within {} ms", deadline.as_millis())

@@ -159,11 +159,8 @@ impl Watcher {
         let mut work = tokio::task::spawn_blocking(move || source.measure(&flag));
         match tokio::time::timeout(pace.deadline, &mut work).await {
             Ok(Ok(Ok(status))) => {
-                *lock(&self.shared.snapshot) = Snapshot {
-                    status: Some(Arc::new(status)),
-                    measured_at: clock.now(),
-                    failure: None,
-                };
+                *lock(&self.shared.snapshot) =
+                    Snapshot { status: Some(Arc::new(status)), measured_at: clock.now(), failure: None };
             }
             Ok(Ok(Err(error))) => self.failed(clock, error),
             Ok(Err(panic)) => self.failed(clock, MeasureError::ended_early(&panic)),
@@ -205,7 +202,7 @@ mod tests {
     use std::time::Duration;
     use tokio::sync::watch;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
     const SOON: Duration = Duration::from_secs(10);
 
     fn status() -> ClusterStatus {

@@ -102,8 +102,7 @@ impl Store {
 
     /// Runs work on the connection and gives its errors the path.
     fn with<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        work(&mut self.lock())
-            .map_err(|cause| StoreError::Database { path: self.path.to_path_buf(), cause })
+        work(&mut self.lock()).map_err(|cause| StoreError::Database { path: self.path.to_path_buf(), cause })
     }
 
     /// A panic in other work rolled its transaction back, so the connection is sound and is used on.

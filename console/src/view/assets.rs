@@ -76,7 +76,9 @@ mod tests {
     fn is_found_by_its_address_and_by_no_other() {
         let assets = Assets::default();
         let found = assets.find(&assets.style.path).unwrap();
-        assert!(found.path.starts_with("/assets/style.") && found.path.len() == "/assets/style..css".len() + 12);
+        assert!(
+            found.path.starts_with("/assets/style.") && found.path.len() == "/assets/style..css".len() + 12
+        );
         assert!(assets.find("/assets/style.css").is_none());
         let mut text = Vec::new();
         GzDecoder::new(found.gzip.as_slice()).read_to_end(&mut text).unwrap();

@@ -96,9 +96,14 @@ mod tests {
 
     #[test]
     fn durations_use_the_largest_sensible_unit() {
-        for (seconds, shown) in
-            [(-5, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (172_800, "2 d"), (400_000_000, "4,629 d")]
-        {
+        for (seconds, shown) in [
+            (-5, "0 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (7200, "2 h"),
+            (172_800, "2 d"),
+            (400_000_000, "4,629 d"),
+        ] {
             assert_eq!(duration(Language::English, seconds), shown);
         }
         assert_eq!(duration(Language::Chinese, 7200), "2 小时");

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[tokio::test]
 async fn pages_are_private_and_run_nothing_foreign() {
     let console = Console::start().await;
-    let mut browser = console.signed_in().await;
+    let mut browser = console.signed_in();
     for path in ["/", "/hosts", "/hosts/app1", "/components", "/settings", "/sign-in", "/nowhere"] {
         let page = browser.get(path).await;
         let policy = page.header("content-security-policy");
@@ -65,7 +65,7 @@ async fn health_is_public_and_says_nothing_else() {
 #[tokio::test]
 async fn what_does_not_exist_is_said_in_words() {
     let console = Console::start().await;
-    let mut browser = console.signed_in().await;
+    let mut browser = console.signed_in();
     for path in ["/nowhere", "/hosts/nohost", "/hosts/%3Cscript%3E"] {
         let page = browser.get(path).await;
         assert_eq!(page.status, 404, "{path}");

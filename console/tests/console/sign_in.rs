@@ -1,6 +1,7 @@
 //! Coming in, staying in, going out.
 
-use crate::support::{Console, PASSWORD};
+use crate::support::{Console, PASSWORD, cluster};
+use maxim_model::status::Health;
 
 const SESSION: &str = "__Host-maxim-session";
 
@@ -36,7 +37,7 @@ async fn sign_in_leads_to_no_other_site() {
 
 #[tokio::test]
 async fn the_session_cookie_is_guarded_and_only_its_digest_is_stored() {
-    let console = Console::start().await;
+    let console = Console::start_from(Ok(cluster(Health::Well)), PASSWORD).await;
     let mut browser = console.browser();
     let page = browser.sign_in("admin", PASSWORD).await;
     let cookie = page
@@ -111,19 +112,23 @@ async fn parallel_guesses_do_not_slip_past_the_limit() {
         let (mut browser, token) = (console.browser(), token.clone());
         browser.cookies = visitor.cookies.clone();
         guesses.spawn(async move {
-            browser.post("/sign-in", &token, &[("account", "admin"), ("password", "wrong wrong")]).await.status
+            browser
+                .post("/sign-in", &token, &[("account", "admin"), ("password", "wrong wrong")])
+                .await
+                .status
         });
     }
     let answers = guesses.join_all().await;
-    let counted = |status| answers.iter().filter(|answer| **answer == status).count();
-    assert_eq!((counted(403), counted(429)), (10, 4), "{answers:?}");
+    // Ten were let through to the password; where hashing is slow some of them are told to come again (503).
+    assert_eq!(answers.iter().filter(|answer| **answer == 429).count(), 4, "{answers:?}");
+    assert!(answers.iter().all(|answer| matches!(answer, 403 | 429 | 503)), "{answers:?}");
     console.stop().await;
 }
 
 #[tokio::test]
 async fn a_session_ends_when_unused_and_a_refreshing_page_is_no_use() {
     let console = Console::start().await;
-    let mut browser = console.signed_in().await;
+    let mut browser = console.signed_in();
     console.clock.advance(29 * 60);
     assert_eq!(browser.get("/").await.status, 200);
     console.clock.advance(29 * 60);
@@ -140,7 +145,7 @@ async fn a_session_ends_when_unused_and_a_refreshing_page_is_no_use() {
 #[tokio::test]
 async fn a_session_in_use_ends_after_twelve_hours() {
     let console = Console::start().await;
-    let mut browser = console.signed_in().await;
+    let mut browser = console.signed_in();
     for _ in 0..29 {
         console.clock.advance(24 * 60);
         assert_eq!(browser.get("/").await.status, 200);
@@ -153,7 +158,7 @@ async fn a_session_in_use_ends_after_twelve_hours() {
 #[tokio::test]
 async fn signing_out_ends_the_session_also_for_a_copied_cookie() {
     let console = Console::start().await;
-    let mut browser = console.signed_in().await;
+    let mut browser = console.signed_in();
     let copied = browser.cookies.clone();
     let token = browser.get("/").await.token();
     let page = browser.post("/sign-out", &token, &[]).await;
@@ -168,7 +173,7 @@ async fn signing_out_ends_the_session_also_for_a_copied_cookie() {
 #[tokio::test]
 async fn forms_of_other_sites_and_without_token_change_nothing() {
     let console = Console::start().await;
-    let mut browser = console.signed_in().await;
+    let mut browser = console.signed_in();
     let token = browser.get("/").await.token();
     let refused = browser.post("/sign-out", "", &[]).await;
     assert_eq!(refused.status, 403);
@@ -181,7 +186,7 @@ async fn forms_of_other_sites_and_without_token_change_nothing() {
     }
     let cross = browser.send("POST", "/sign-out", &[("sec-fetch-site", "cross-site")], body.clone()).await;
     assert_eq!(cross.status, 403);
-    let mut other = console.signed_in().await;
+    let mut other = console.signed_in();
     assert_eq!(other.post("/sign-out", &token, &[]).await.status, 403, "another session's token");
     assert_eq!(browser.get("/").await.status, 200, "still signed in");
     assert_eq!(browser.send("POST", "/sign-out", &[], body).await.status, 303);
@@ -202,8 +207,8 @@ async fn signing_in_needs_the_token_of_the_form_too() {
 async fn the_password_is_changed_and_every_other_session_ends() {
     const NEW: &str = "quiet harbour lantern 9";
     let console = Console::start().await;
-    let mut other = console.signed_in().await;
-    let mut browser = console.signed_in().await;
+    let mut other = console.signed_in();
+    let mut browser = console.signed_in();
     let page = browser.get("/settings").await;
     page.says("signed in as admin").says("test browser").says("this one").says("End all other sessions");
     let change = |current, new, repeat| [("current", current), ("new", new), ("repeat", repeat)];
@@ -233,8 +238,8 @@ async fn the_password_is_changed_and_every_other_session_ends() {
 #[tokio::test]
 async fn other_sessions_can_be_ended() {
     let console = Console::start().await;
-    let mut other = console.signed_in().await;
-    let mut browser = console.signed_in().await;
+    let mut other = console.signed_in();
+    let mut browser = console.signed_in();
     let token = browser.get("/settings").await.token();
     let page = browser.post("/settings/sessions", &token, &[]).await;
     assert_eq!(page.header("location"), "/settings?done=sessions");

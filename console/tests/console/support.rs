@@ -1,12 +1,16 @@
 //! A server to test and a browser to test it with.
 
+#![expect(clippy::unwrap_used, reason = "what a test needs and cannot have fails the test here")]
+
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper_util::rt::TokioIo;
-use maxim_console::clock::ManualClock;
+use maxim_console::auth::token;
+use maxim_console::clock::{Clock, ManualClock};
 use maxim_console::config::{ClusterConfig, Config};
 use maxim_console::server::Server;
 use maxim_console::status::source::{MeasureError, StatusSource};
 use maxim_console::status::watcher::{Pace, Watcher};
+use maxim_console::store::Store;
 use maxim_engine::CancelFlag;
 use maxim_model::status::{ClusterStatus, ComponentStatus, Endpoints, Health, HostStatus};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -22,6 +26,9 @@ use tokio_rustls::TlsConnector;
 
 /// The first administrator's password.
 pub const PASSWORD: &str = "plum kettle orbit 7431";
+/// Its hash, ready made: hashing is slow by intent, and slower without optimisation. (One test of `sign_in`
+/// begins with the password itself.)
+const HASH: &str = "pbkdf2-sha256$600000$ZGVmZ2hpamtsbW5vcHFycw$V/H5nS7GyCE64p3Jr5uurPBxrAsBmkaMzo4owH/JoA0";
 /// When the tests happen.
 pub const START: i64 = 1_795_230_000;
 /// Longest wait for anything.
@@ -56,6 +63,11 @@ impl Console {
     }
 
     pub async fn start_with(answer: Answer) -> Self {
+        Self::start_from(answer, HASH).await
+    }
+
+    /// Starts with this text in the setup password file.
+    pub async fn start_from(answer: Answer, setup: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let pair = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
@@ -63,7 +75,7 @@ impl Console {
         std::fs::write(path("tls.key"), pair.signing_key.serialize_pem()).unwrap();
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(path("setup")).unwrap();
-        std::io::Write::write_all(&mut file, PASSWORD.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut file, setup.as_bytes()).unwrap();
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             ports_file: Some(path("ports.json")),
@@ -71,21 +83,14 @@ impl Console {
             key: path("tls.key"),
             data: path("data"),
             setup_password_file: Some(path("setup")),
-            idle: Duration::from_secs(30 * 60),
-            absolute: Duration::from_secs(12 * 3600),
-            cluster: ClusterConfig {
-                state: path("cluster"),
-                program: path("maxim-ctl"),
-                agent_socket: None,
-            },
+            idle: Duration::from_mins(30),
+            absolute: Duration::from_hours(12),
+            cluster: ClusterConfig { state: path("cluster"), program: path("maxim-ctl"), agent_socket: None },
         };
         let clock = Arc::new(ManualClock::at(START));
         let answer = Arc::new(Mutex::new(answer));
-        let pace = Pace {
-            looked_at: Duration::from_millis(1),
-            idle: Duration::from_millis(20),
-            ..Pace::default()
-        };
+        let pace =
+            Pace { looked_at: Duration::from_millis(1), idle: Duration::from_millis(20), ..Pace::default() };
         let source = Arc::new(Scripted(Arc::clone(&answer)));
         let server = Server::bind(&config, clock.clone(), source, pace).await.unwrap();
         let (address, watcher) = (server.address(), server.watcher());
@@ -94,8 +99,7 @@ impl Console {
             let _ = stopped.await;
         }));
         let certificate = pair.cert.der().clone();
-        let console =
-            Self { address, clock, watcher, answer, certificate, stop: Some(stop), task, folder };
+        let console = Self { address, clock, watcher, answer, certificate, stop: Some(stop), task, folder };
         console.measured().await;
         console
     }
@@ -132,11 +136,15 @@ impl Console {
         }
     }
 
-    /// A browser that is signed in.
-    pub async fn signed_in(&self) -> Browser {
+    /// A browser that is signed in, by a session put into the database: only tests of signing in need the slow hash.
+    pub fn signed_in(&self) -> Browser {
         let mut browser = self.browser();
-        let answer = browser.sign_in("admin", PASSWORD).await;
-        assert_eq!((answer.status, answer.header("location")), (303, "/"));
+        let store = Store::open(&self.folder.path().join("data")).unwrap();
+        let administrator = store.administrator("admin").unwrap().unwrap();
+        let cookie = token::new_token().unwrap();
+        let digest = token::digest_of(&cookie);
+        store.open_session(&digest, administrator.id, self.clock.now(), "127.0.0.1", "test browser").unwrap();
+        browser.cookies.insert(token::SESSION_COOKIE.into(), cookie.expose().into());
         browser
     }
 
