@@ -115,13 +115,7 @@ pub struct Content<'a> {
     broken: Option<String>,
 }
 
-impl<'a> Content<'a> {
-    /// Content from elsewhere than a link (tests of unpacking).
-    #[cfg(test)]
-    pub fn of(input: &'a mut dyn Read, size: u64) -> Self {
-        Self { input, left: size, hash: Sha256::new(), broken: None }
-    }
-
+impl Content<'_> {
     /// Reads what is left and compares the digest of everything with the promised one.
     pub fn verify(mut self, what: &str, sha256: &str) -> Result<()> {
         io::copy(&mut self, &mut io::sink())

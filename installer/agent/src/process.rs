@@ -7,12 +7,13 @@
 use crate::error::{Failure, Result};
 use maxim_model::Secret;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -131,86 +132,97 @@ impl Invocation {
         }
         let mut child = command.spawn().map_err(|error| failed(format!("could not be started: {error}")))?;
         let group = Pid::from_raw(child.id() as i32);
-        let (sender, ended) = mpsc::channel();
         let end = Instant::now() + deadline;
-        let collected = thread::scope(|scope| {
-            let stdin = child.stdin.take();
-            let input = self.stdin;
-            scope.spawn(move || {
-                if let Some(mut pipe) = stdin {
-                    // A child that does not read its input is no error: its exit status decides.
-                    let _ = pipe.write_all(input.expose().as_bytes());
-                }
-            });
-            let out = child.stdout.take().map(|pipe| scope.spawn(move || collect(pipe)));
-            let err = child.stderr.take().map(|pipe| scope.spawn(move || collect(pipe)));
-            scope.spawn(move || {
-                // Kills the group at the deadline unless the child's end is reported first.
-                if ended.recv_timeout(end.saturating_duration_since(Instant::now())).is_err() {
-                    let _ = killpg(group, Signal::SIGKILL);
-                    return true;
-                }
-                false
-            });
-            let status = wait_until(&mut child, end);
-            if status.is_some() {
-                // Grandchildren may hold the pipes: give them a moment to finish, then end the group, so that the
-                // collectors below come to an end.
-                let pipes_done = |handle: &Option<thread::ScopedJoinHandle<'_, String>>| {
-                    handle.as_ref().is_none_or(|h| h.is_finished())
-                };
-                let grace = (Instant::now() + Duration::from_secs(1)).min(end);
-                while !(pipes_done(&out) && pipes_done(&err)) && Instant::now() < grace {
-                    thread::sleep(Duration::from_millis(1));
-                }
-                if !(pipes_done(&out) && pipes_done(&err)) {
-                    let _ = killpg(group, Signal::SIGKILL);
-                }
-                let _ = sender.send(());
-            } else {
-                drop(sender);
-                let _ = killpg(group, Signal::SIGKILL);
-                let _ = child.wait();
+        let stdin = child.stdin.take();
+        let input = self.stdin;
+        let feeder = thread::spawn(move || {
+            if let Some(mut pipe) = stdin {
+                // A child that does not read its input is no error: its exit status decides.
+                let _ = pipe.write_all(input.expose().as_bytes());
             }
-            let text = |handle: Option<thread::ScopedJoinHandle<'_, String>>| {
-                handle.and_then(|handle| handle.join().ok()).unwrap_or_default()
-            };
-            (status, text(out), text(err))
         });
-        let (status, stdout, stderr) = collected;
+        let (stdout, stderr) = (Collector::start(child.stdout.take()), Collector::start(child.stderr.take()));
+        let ended = wait_until(group, end);
+        if ended {
+            // Grandchildren may hold the pipes open: they get a moment.
+            let grace = (Instant::now() + Duration::from_secs(1)).min(end);
+            while !(stdout.is_done() && stderr.is_done()) && Instant::now() < grace {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        // The child is not reaped yet, so the group's number is still its own.
+        let _ = killpg(group, Signal::SIGKILL);
+        let status = child.wait();
+        // Whoever left the group and still holds a pipe is not waited for.
+        let grace = Instant::now() + Duration::from_secs(1);
+        while !(stdout.is_done() && stderr.is_done() && feeder.is_finished()) && Instant::now() < grace {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let (stdout, stderr) = (stdout.text(), stderr.text());
         match status {
-            Some(status) => Ok(Output { status, stdout, stderr }),
-            None => Err(Failure::Command {
+            Ok(status) if ended => Ok(Output { status, stdout, stderr }),
+            Ok(_) => Err(Failure::Command {
                 program: title,
                 outcome: format!("was killed: it had not ended after {} s", deadline.as_secs()),
                 tail: stderr.lines().last().unwrap_or_default().to_owned(),
             }),
+            Err(error) => Err(failed(format!("could not be waited for: {error}"))),
         }
     }
 }
 
-/// Waits for the child by looking, first often, then every 10 ms.
-fn wait_until(child: &mut Child, end: Instant) -> Option<ExitStatus> {
+/// Waits for the child's end without reaping it, looking first often, then every 10 ms. Returns whether it ended.
+fn wait_until(child: Pid, end: Instant) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
     let mut pause = Duration::from_micros(200);
     loop {
-        if let Ok(Some(status)) = child.try_wait() {
-            return Some(status);
+        match waitid(Id::Pid(child), flags) {
+            Ok(WaitStatus::StillAlive) | Err(nix::Error::EINTR) => {}
+            // An error means that there is nothing to wait for; the caller's wait tells.
+            Ok(_) | Err(_) => return true,
         }
         if Instant::now() >= end {
-            return None;
+            return false;
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(10));
     }
 }
 
-fn collect(mut pipe: impl Read) -> String {
-    let mut kept = Vec::new();
+/// Reads a pipe to its end in a thread of its own and keeps the first megabyte.
+struct Collector {
+    kept: Arc<Mutex<Vec<u8>>>,
+    reader: thread::JoinHandle<()>,
+}
+
+impl Collector {
+    fn start(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&kept);
+        let reader = thread::spawn(move || {
+            if let Some(pipe) = pipe {
+                collect(pipe, &into);
+            }
+        });
+        Self { kept, reader }
+    }
+
+    fn is_done(&self) -> bool {
+        self.reader.is_finished()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.kept.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+fn collect(mut pipe: impl Read, into: &Mutex<Vec<u8>>) {
     let mut buffer = [0_u8; 16 << 10];
     loop {
         match pipe.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
+                let mut kept = into.lock().unwrap_or_else(PoisonError::into_inner);
                 let room = OUTPUT_BOUND.saturating_sub(kept.len()).min(count);
                 kept.extend_from_slice(&buffer[..room]);
             }
@@ -218,7 +230,6 @@ fn collect(mut pipe: impl Read) -> String {
             Err(_) => break,
         }
     }
-    String::from_utf8_lossy(&kept).into_owned()
 }
 
 /// An exit status in words.
@@ -268,6 +279,16 @@ mod tests {
             Invocation::new("sh", &["-c", "sleep 300 & echo done"]).unwrap().check(Duration::from_secs(20));
         assert_eq!(output.unwrap().stdout, "done\n");
         assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn one_that_left_the_group_does_not_block_either() {
+        let began = Instant::now();
+        let script = "setsid sleep 20 & echo $!; sleep 0.1; exit 0";
+        let output = Invocation::new("sh", &["-c", script]).unwrap().check(Duration::from_secs(30)).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(10));
+        let pid = nix::unistd::Pid::from_raw(output.stdout.trim().parse().unwrap());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }
 
     #[test]

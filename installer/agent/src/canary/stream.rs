@@ -229,7 +229,9 @@ impl Session {
             let mut buffer = [0_u8; 8 << 10];
             match self.transport.read(&mut buffer) {
                 Ok(0) => {
-                    return Err(self.trouble(&format!("the server closed the connection; awaited was {what}")));
+                    return Err(
+                        self.trouble(&format!("the server closed the connection; awaited was {what}"))
+                    );
                 }
                 Ok(count) => self.pending.extend_from_slice(&buffer[..count]),
                 Err(error)

@@ -17,11 +17,10 @@ pub fn look(path: &str) -> Disk {
         disk.file_system = file_system;
     }
     if let Ok(found) = statvfs(&real) {
-        disk.total = u64::from(found.blocks()) * found.fragment_size();
-        disk.available = u64::from(found.blocks_available()) * found.fragment_size();
+        disk.total = found.blocks() * found.fragment_size();
+        disk.available = found.blocks_available() * found.fragment_size();
         // Some file systems make inodes as they need them and count none.
-        disk.inodes_available =
-            if u64::from(found.files()) == 0 { u64::MAX } else { u64::from(found.files_available()) };
+        disk.inodes_available = if found.files() == 0 { u64::MAX } else { found.files_available() };
         disk.noexec = found.flags().contains(FsFlags::ST_NOEXEC);
         disk.read_only = found.flags().contains(FsFlags::ST_RDONLY);
     }

@@ -60,7 +60,7 @@ impl Keeper for Supervised {
                     stale = status.definition != digest_of(&self.root, name);
                 }
             } else if !definition.is_empty() {
-                fact.active = "inactive".to_owned();
+                "inactive".clone_into(&mut fact.active);
             }
             State { fact, enabled: enabled_mark(&self.root, name).exists(), stale }
         });

@@ -135,9 +135,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.log");
         let mut log = LogFile::open(&path, 100, 3);
-        let text: String = (0..40).map(|n| format!("line number {n}\n")).collect();
-        for line in text.split_inclusive('\n') {
-            log.append(line.as_bytes()).unwrap();
+        for number in 0..40 {
+            log.append(format!("line number {number}\n").as_bytes()).unwrap();
         }
         let mut names: Vec<String> = std::fs::read_dir(folder.path())
             .unwrap()

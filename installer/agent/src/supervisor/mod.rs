@@ -35,10 +35,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+/// A service with the thread that keeps it.
+type Kept = (Arc<Service>, Option<JoinHandle<()>>);
+
 /// A running supervisor.
 pub struct Supervisor {
     root: PathBuf,
-    services: Mutex<BTreeMap<String, (Arc<Service>, Option<JoinHandle<()>>)>>,
+    services: Mutex<BTreeMap<String, Kept>>,
     closing: AtomicBool,
     shutdown: Mutex<Sender<()>>,
     /// Held for its lock until the end.

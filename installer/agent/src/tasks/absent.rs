@@ -120,11 +120,12 @@ pub fn apply(context: &Context<'_>, task: &AbsentTask) -> Result<Outcome> {
 }
 
 /// A root of the embedded profile is not pulled away under a living supervisor.
-fn stop_supervisor(root: &Path, deadline: &Deadline) -> Result<()> {
-    // Without purge the run folder goes while the data stays: its supervisor is the one of the folder above.
-    let root = if root.join("supervisor.sock").exists() { parent(root) } else { root };
-    if control::socket(root).exists() {
-        client::shutdown(root, deadline.left())?;
+fn stop_supervisor(tree: &Path, deadline: &Deadline) -> Result<()> {
+    // The root itself, or its run folder: without purge that goes while the data stays.
+    for root in [tree, parent(tree)] {
+        if control::socket(root).starts_with(tree) && control::socket(root).exists() {
+            client::shutdown(root, deadline.left())?;
+        }
     }
     Ok(())
 }

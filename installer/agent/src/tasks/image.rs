@@ -90,7 +90,7 @@ fn sync_file_system(folder: &Path) -> Result<()> {
 fn room(path: &Path, wanted: u64) -> Result<()> {
     let folder = parent(path);
     let Ok(found) = statvfs(folder) else { return Ok(()) };
-    let free = u64::from(found.blocks_available()) * found.fragment_size();
+    let free = found.blocks_available() * found.fragment_size();
     if free >= wanted {
         return Ok(());
     }

@@ -23,6 +23,7 @@ use crate::error::Result;
 use crate::link::ContentSource;
 use crate::restart::Marks;
 use crate::scope::Scope;
+use maxim_model::names::Stage;
 use maxim_model::task::{Change, Task, TaskKind, UnitTask};
 use maxim_model::wire::Access;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,12 +52,12 @@ impl Outcome {
 /// What the tasks of one request share.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// All unit tasks of the request, so that their definitions are made known at once.
-    pub units: Vec<UnitTask>,
+    /// All unit tasks of the request with their stage, so that the definitions of a stage are made known at once.
+    pub units: Vec<(Stage, UnitTask)>,
     /// Definitions that were written in this batch.
     pub written: BTreeSet<String>,
-    /// Whether the definitions of the batch have been published.
-    pub published: bool,
+    /// Stages whose definitions have been published.
+    pub published: BTreeSet<Stage>,
     /// While checking: services that earlier tasks would restart, with the task.
     pub planned: BTreeMap<String, String>,
 }
@@ -65,7 +66,7 @@ impl Batch {
     /// For these tasks.
     pub fn new(tasks: &[Task]) -> Self {
         let units = tasks.iter().filter_map(|task| match &task.kind {
-            TaskKind::Unit(unit) => Some(unit.clone()),
+            TaskKind::Unit(unit) => Some((task.stage, unit.clone())),
             _ => None,
         });
         Self { units: units.collect(), ..Self::default() }
@@ -143,7 +144,7 @@ pub fn apply(context: &mut Context<'_>, task: &Task, content: &mut dyn ContentSo
         TaskKind::File(file) => file::apply(file, &change),
         TaskKind::Image(image) | TaskKind::Archive(image) => image::apply(image, &task.id, content),
         TaskKind::Binary(binary) => binary::apply(binary, &task.id, content),
-        TaskKind::Unit(unit) => unit::apply(context, unit),
+        TaskKind::Unit(unit) => unit::apply(context, unit, task.stage),
         TaskKind::Sysctl(sysctl) => sysctl::apply(sysctl),
         TaskKind::Limits(limits) => limits::apply(limits, &change),
         TaskKind::Certificate(certificate) => certificate::apply(certificate),

@@ -67,7 +67,7 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-fn server<'a>(access: &'a SqlAccess, deadline: Deadline) -> Result<Option<Server<'a>>> {
+fn server(access: &SqlAccess, deadline: Deadline) -> Result<Option<Server<'_>>> {
     let keeper = keeper(&ServiceManager::Systemd);
     let state = keeper.states(std::slice::from_ref(&access.service))?.pop().unwrap_or_default();
     if !state.is_active() || state.fact.pid == 0 {

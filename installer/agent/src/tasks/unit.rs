@@ -1,7 +1,7 @@
 //! A service: its definition, whether it starts at boot, and that it runs with what it should run with.
 //!
-//! All definitions of a batch are written when the first one is due, then made known by one reload, because a reload
-//! costs more than all the writing. A running service whose definition is about to change is owed a restart first
+//! All definitions of a stage are written when its first one is due, then made known by one reload, because a reload
+//! costs more than all the writing. Later stages wait: a target that is started would pull their services in. A running service whose definition is about to change is owed a restart first
 //! (see [`crate::restart`]), so that a run killed in between is completed by the next one.
 
 use super::{Context, Outcome};
@@ -10,6 +10,7 @@ use crate::error::{Failure, Result};
 use crate::files::{Ownership, read_bounded, write_atomic};
 use crate::restart::Owed;
 use crate::services::{Action, Keeper, State, keeper};
+use maxim_model::names::Stage;
 use maxim_model::task::{Change, ServiceManager, UnitTask};
 
 fn mode(manager: &ServiceManager) -> u32 {
@@ -29,13 +30,17 @@ fn state(keeper: &dyn Keeper, name: &str) -> Result<State> {
     Ok(keeper.states(&[name.to_owned()])?.pop().unwrap_or_default())
 }
 
+fn is_target(name: &str) -> bool {
+    name.ends_with(".target")
+}
+
 /// Why a running service must be restarted or told to reload, if it must.
 fn owed(context: &Context<'_>, task: &UnitTask, state: &State) -> Option<Owed> {
     if let Some(owed) = context.marks().owed(&task.name) {
         return Some(owed);
     }
     // The supervisor knows what the process was started from; systemd only whether its own copy is old.
-    (state.stale && state.is_up())
+    (state.stale && state.is_up() && !is_target(&task.name))
         .then(|| Owed { restart: true, because: "its definition changed".to_owned() })
 }
 
@@ -70,7 +75,7 @@ pub fn check(context: &Context<'_>, task: &UnitTask) -> Result<Change> {
         let what = if task.enabled { "start it at boot" } else { "do not start it at boot" };
         return Ok(Change::Update { summary: format!("{}: {what}", task.name), diff: String::new() });
     }
-    if !task.running {
+    if !task.running || (is_target(&task.name) && state.is_active()) {
         let stale = state.stale;
         return Ok(if stale {
             Change::Restart { summary: format!("make {} known", task.name) }
@@ -92,14 +97,15 @@ pub fn check(context: &Context<'_>, task: &UnitTask) -> Result<Change> {
     Ok(Change::None)
 }
 
-/// Writes all definitions of the batch that differ, and makes them known at once.
-fn publish(context: &mut Context<'_>, manager: &ServiceManager) -> Result<()> {
-    if context.batch.published {
+/// Writes all definitions of the stage that differ, and makes them known at once.
+fn publish(context: &mut Context<'_>, manager: &ServiceManager, stage: Stage) -> Result<()> {
+    if !context.batch.published.insert(stage) {
         return Ok(());
     }
     let keeper = keeper(manager);
+    let ours = |(its, unit): &&(Stage, UnitTask)| *its == stage && unit.manager == *manager;
     let units: Vec<UnitTask> =
-        context.batch.units.iter().filter(|unit| unit.manager == *manager).cloned().collect();
+        context.batch.units.iter().filter(ours).map(|(_, unit)| unit.clone()).collect();
     let names: Vec<String> = units.iter().map(|unit| unit.name.clone()).collect();
     let states = keeper.states(&names)?;
     let (mut enable, mut disable, mut stale) = (Vec::new(), Vec::new(), false);
@@ -107,7 +113,8 @@ fn publish(context: &mut Context<'_>, manager: &ServiceManager) -> Result<()> {
         stale |= state.stale;
         let path = keeper.definition(&unit.name);
         if definition(keeper.as_ref(), &unit.name)?.as_deref() != Some(unit.content.as_str()) {
-            if unit.running && state.is_up() {
+            // A target has no process that could be old; restarting it would restart all that belong to it.
+            if unit.running && state.is_up() && !is_target(&unit.name) {
                 context.marks().owe(&unit.name, true, "its definition")?;
             }
             write_atomic(&path, unit.content.as_bytes(), Ownership::mode(mode(manager)))?;
@@ -125,17 +132,16 @@ fn publish(context: &mut Context<'_>, manager: &ServiceManager) -> Result<()> {
     if !context.batch.written.is_empty() || stale || !enable.is_empty() || !disable.is_empty() {
         keeper.publish(&enable, &disable, &context.deadline)?;
     }
-    context.batch.published = true;
     Ok(())
 }
 
 /// Makes it so.
-pub fn apply(context: &mut Context<'_>, task: &UnitTask) -> Result<Outcome> {
+pub fn apply(context: &mut Context<'_>, task: &UnitTask, stage: Stage) -> Result<Outcome> {
     if let ServiceManager::Supervisor { .. } = task.manager {
         // A definition that cannot be read would only be noticed when the service is to start.
         crate::supervisor::definition::Definition::parse(&task.name, &task.content)?;
     }
-    publish(context, &task.manager)?;
+    publish(context, &task.manager, stage)?;
     let keeper = keeper(&task.manager);
     let defined = context.batch.written.remove(&task.name);
     let words = |what: &str| {
