@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const PASSWORD: &str = "a secret of the test";
 const LOG_SIZE: &str = "--innodb-log-file-size=16M";
 const NOBODY: &str = "65534";
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

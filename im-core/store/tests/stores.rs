@@ -4,5 +4,8 @@
 //! the suite starts from the programs on this machine, on Unix sockets, without data of anybody. A missing
 //! program fails the suite; `MAXIM_TEST_STORES=sqlite,mariadb` restricts it to the named ones.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod conformance;
+mod live;
 mod servers;

@@ -100,9 +100,11 @@ pub enum RosterChange {
     Remove,
 }
 
+type EditFunction = dyn Fn(Option<&RosterItem>) -> RosterChange + Send + Sync;
+
 /// Decides what becomes of an item, given what it is. It may be run again when the store has to retry, so it
 /// must depend on nothing but its argument.
-pub struct RosterEdit(Box<dyn Fn(Option<&RosterItem>) -> RosterChange + Send + Sync>);
+pub struct RosterEdit(Box<EditFunction>);
 
 impl RosterEdit {
     /// An edit by this function.

@@ -22,6 +22,7 @@
 
 mod directory;
 mod memory;
+mod redis;
 
 use bytes::Bytes;
 use std::fmt;
@@ -41,7 +42,8 @@ pub struct NodeId(Arc<str>);
 impl NodeId {
     /// A fresh identifier for a node of this name; the name is only for people to read.
     pub fn fresh(name: &str) -> Self {
-        Self(format!("{name}#{:016x}", rand::random::<u64>()).into())
+        // A bar separates the parts of what is stored in Redis.
+        Self(format!("{}#{:016x}", name.replace('|', "-"), rand::random::<u64>()).into())
     }
 
     pub(crate) fn from_text(text: &str) -> Self {
@@ -193,17 +195,27 @@ pub struct Live {
 #[derive(Debug, Clone)]
 enum Backend {
     Memory(Arc<memory::Memory>),
+    Redis(Arc<redis::Redis>),
 }
 
 impl Live {
     /// Begins to keep live state. The receiver yields what other nodes send; it must be read all the time.
     /// With Redis it fails when Redis cannot be reached within ten seconds.
     pub async fn open(config: &LiveConfig) -> Result<(Self, mpsc::Receiver<LiveEvent>), LiveError> {
+        Self::open_with_lease(config, LEASE).await
+    }
+
+    /// As [`open`](Self::open), with another lease than [`LEASE`], the same on all nodes: for tests that wait
+    /// for a node to be found dead.
+    pub async fn open_with_lease(
+        config: &LiveConfig,
+        lease: Duration,
+    ) -> Result<(Self, mpsc::Receiver<LiveEvent>), LiveError> {
         let (sender, receiver) = mpsc::channel(4096);
         let backend = match config {
             LiveConfig::Memory { node } => Backend::Memory(Arc::new(memory::Memory::new(node, sender))),
-            LiveConfig::Redis(_) => {
-                return Err(LiveError::Configuration("this program is built without Redis".into()));
+            LiveConfig::Redis(config) => {
+                Backend::Redis(Arc::new(redis::Redis::open(config, lease, sender).await?))
             }
         };
         Ok((Self { backend }, receiver))
@@ -213,6 +225,7 @@ impl Live {
     pub fn node(&self) -> &NodeId {
         match &self.backend {
             Backend::Memory(memory) => memory.node(),
+            Backend::Redis(redis) => redis.node(),
         }
     }
 
@@ -225,6 +238,7 @@ impl Live {
     pub fn sessions(&self, bare: &str) -> Vec<Session> {
         match &self.backend {
             Backend::Memory(memory) => memory.directory().sessions(bare),
+            Backend::Redis(redis) => redis.directory().sessions(bare),
         }
     }
 
@@ -233,6 +247,7 @@ impl Live {
     pub async fn sessions_now(&self, bare: &str) -> Result<Vec<Session>, LiveError> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.directory().sessions(bare)),
+            Backend::Redis(redis) => redis.sessions_now(bare).await,
         }
     }
 
@@ -242,6 +257,7 @@ impl Live {
     pub async fn register(&self, session: Session) -> Result<Option<Session>, LiveError> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.directory().put(session)),
+            Backend::Redis(redis) => redis.register(session).await,
         }
     }
 
@@ -253,6 +269,7 @@ impl Live {
                 memory.directory().update(session);
                 Ok(())
             }
+            Backend::Redis(redis) => redis.update(session).await,
         }
     }
 
@@ -263,6 +280,7 @@ impl Live {
                 memory.directory().remove(bare, resource, token);
                 Ok(())
             }
+            Backend::Redis(redis) => redis.unregister(bare, resource, token).await,
         }
     }
 
@@ -270,6 +288,7 @@ impl Live {
     pub async fn send(&self, node: &NodeId, payload: Bytes) -> Result<(), LiveError> {
         match &self.backend {
             Backend::Memory(memory) => memory.send(node, payload).await,
+            Backend::Redis(redis) => redis.send(node, payload).await,
         }
     }
 
@@ -278,6 +297,7 @@ impl Live {
     pub async fn allow(&self, key: &str, limit: u64, window: Duration) -> bool {
         match &self.backend {
             Backend::Memory(memory) => memory.allow(key, limit, window),
+            Backend::Redis(redis) => redis.allow(key, limit, window).await,
         }
     }
 
@@ -285,6 +305,7 @@ impl Live {
     pub async fn ping(&self) -> Result<(), LiveError> {
         match &self.backend {
             Backend::Memory(_) => Ok(()),
+            Backend::Redis(redis) => redis.ping().await,
         }
     }
 
@@ -294,6 +315,7 @@ impl Live {
             Backend::Memory(memory) => {
                 vec![NodeStatus { node: memory.node().clone(), sessions: memory.directory().count() }]
             }
+            Backend::Redis(redis) => redis.nodes(),
         }
     }
 
@@ -301,6 +323,7 @@ impl Live {
     pub async fn close(&self) -> Result<(), LiveError> {
         match &self.backend {
             Backend::Memory(_) => Ok(()),
+            Backend::Redis(redis) => redis.close().await,
         }
     }
 }

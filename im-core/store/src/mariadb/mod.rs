@@ -45,7 +45,7 @@ impl MariadbStore {
         let pool = MySqlPoolOptions::new()
             .max_connections(config.connections.max(1))
             .acquire_timeout(Duration::from_secs(5))
-            .idle_timeout(Duration::from_secs(300))
+            .idle_timeout(Duration::from_mins(5))
             // A connection that broke while it was idle is noticed by use, and what was asked is tried again.
             .test_before_acquire(false)
             .after_connect(|connection, _| {

@@ -45,7 +45,7 @@ impl PostgresqlStore {
         let pool = PgPoolOptions::new()
             .max_connections(config.connections.max(1))
             .acquire_timeout(Duration::from_secs(5))
-            .idle_timeout(Duration::from_secs(300))
+            .idle_timeout(Duration::from_mins(5))
             // A connection that broke while it was idle is noticed by use, and what was asked is tried again.
             .test_before_acquire(false)
             .connect_with(options.clone())

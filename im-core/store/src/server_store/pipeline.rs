@@ -26,7 +26,7 @@ const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// How long one try may take, and how long it is tried.
 const TRY: Duration = Duration::from_secs(20);
-const TRY_FOR: Duration = Duration::from_secs(60);
+const TRY_FOR: Duration = Duration::from_mins(1);
 /// Above this many addresses the cache starts anew.
 const ADDRESS_CACHE: usize = 200_000;
 /// Addresses asked for in one statement.

@@ -23,10 +23,10 @@ const BATCH: usize = 2048;
 /// Above this many addresses the cache starts anew.
 const ADDRESS_CACHE: usize = 200_000;
 /// How long a write may take, waiting included.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Told, after the transaction, how it ended.
-type Finish = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
+type Finish = Box<dyn FnOnce(&Result<(), StoreError>) + Send>;
 /// Given no connection when the transaction has failed already.
 type Job = Box<dyn FnOnce(Option<&Connection>) -> Finish + Send>;
 
@@ -74,9 +74,9 @@ impl Writer {
                 Some(connection) => within_savepoint(connection, job).map_err(failed(step)),
                 None => Err(StoreError::Closed),
             };
-            Box::new(move |committed| {
+            Box::new(move |committed: &Result<(), StoreError>| {
                 // A caller that met its deadline waits no longer; what it asked for is done or not all the same.
-                let _ = answer.send(committed.map_err(Clone::clone).and(outcome));
+                let _ = answer.send(committed.clone().and(outcome));
             })
         });
         let write = async {
@@ -175,7 +175,7 @@ impl State {
             let _ = answer.send(outcome.clone().map(|()| id));
         }
         for finish in finishes {
-            finish(outcome.as_ref().map(|()| ()));
+            finish(&outcome);
         }
         closed
     }

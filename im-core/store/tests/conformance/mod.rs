@@ -42,7 +42,7 @@ pub fn run<F: Future<Output = ()>>(kind: Kind, case: impl FnOnce(Scratch) -> F) 
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let deadline = std::time::Duration::from_secs(120);
+        let deadline = std::time::Duration::from_mins(2);
         tokio::time::timeout(deadline, case(Scratch::new(kind).await))
             .await
             .expect("the case took over two minutes");
