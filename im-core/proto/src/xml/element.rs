@@ -114,7 +114,7 @@ impl Element {
         match self.attributes.iter_mut().find(|a| a.ns.is_empty() && a.name == name) {
             Some(attribute) => attribute.value = value.into(),
             None => {
-                self.attributes.push(Attribute { ns: String::new(), name: name.into(), value: value.into() })
+                self.attributes.push(Attribute { ns: String::new(), name: name.into(), value: value.into() });
             }
         }
     }

@@ -57,10 +57,14 @@ fn content_type(path: &Path) -> &'static str {
     }
 }
 
-/// True for names like `app.3f2a9c1b.js`.
+/// True for paths with a content hash, like `app.3f2a9c1b.js` or `client-3f2a9c1b/a.js`.
 fn has_hash(path: &Path) -> bool {
-    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    name.split('.').rev().skip(1).any(|part| part.len() >= 8 && part.bytes().all(|b| b.is_ascii_hexdigit()))
+    let is_hash = |part: &str| {
+        part.len() >= 8
+            && part.bytes().all(|b| b.is_ascii_hexdigit())
+            && part.bytes().any(|b| b.is_ascii_digit())
+    };
+    path.iter().filter_map(|c| c.to_str()).any(|c| c.split(['.', '-']).skip(1).any(is_hash))
 }
 
 impl Assets {
@@ -74,7 +78,12 @@ impl Assets {
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(root.join(&folder))? {
                 let entry = entry?;
-                let path = folder.join(entry.file_name());
+                let name = entry.file_name();
+                // Hidden files are for whoever builds the folder.
+                if name.as_encoded_bytes().starts_with(b".") {
+                    continue;
+                }
+                let path = folder.join(name);
                 let kind = entry.file_type()?;
                 if kind.is_dir() {
                     folders.push(path);

@@ -53,6 +53,13 @@ pub fn answer(core: Arc<Core>, site: &Site, peer: IpAddr, request: Request<Incom
             "application/json",
             host_meta::json(&host(&core, request.headers())),
         )),
+        "/client.json" => {
+            let config = serde_json::json!({
+                "domain": core.domain.as_str(),
+                "registration": core.config.registration.in_band,
+            });
+            text(StatusCode::OK, "application/json", config.to_string())
+        }
         "/ca.crt" => match &site.ca {
             Some(ca) => text(StatusCode::OK, "application/x-x509-ca-cert", ca.clone()),
             None => not_found(),
