@@ -149,7 +149,7 @@ fn up(count: usize, release: Release, roles: &[String]) -> Result<()> {
         .stderr(fs::File::create(&failed)?)
         .spawn()?;
     let folder =
-        wait_for("the hosts to boot", Duration::from_secs(180), || match fs::read_to_string(&answer) {
+        wait_for("the hosts to boot", Duration::from_mins(3), || match fs::read_to_string(&answer) {
             Ok(folder) => Some(Ok(PathBuf::from(folder))),
             Err(_) if matches!(holder.try_wait(), Ok(None)) => None,
             Err(_) => Some(Err(fs::read_to_string(&failed).unwrap_or_default())),
@@ -234,7 +234,7 @@ fn down(run: Option<&str>, all: bool) -> Result<()> {
         }
     }
     for folder in &wanted {
-        wait_for(&format!("{} to be cleaned up", folder.display()), Duration::from_secs(60), || {
+        wait_for(&format!("{} to be cleaned up", folder.display()), Duration::from_mins(1), || {
             (!folder.exists()).then_some(())
         })?;
     }

@@ -251,7 +251,7 @@ impl Host {
         self.exec("systemctl reboot")?;
         let mut machine = self.machine.lock().expect("no holder of this lock panics");
         if let Some(mut child) = machine.take() {
-            wait_for(&format!("{} to go down", self.name()), Duration::from_secs(120), || {
+            wait_for(&format!("{} to go down", self.name()), Duration::from_mins(2), || {
                 child.try_wait().ok().flatten()
             })?;
         }

@@ -141,7 +141,7 @@ fn describe(path: &Path) -> Result<Option<Entry>> {
     } else if kind.is_file() {
         let Ok(content) = fs::read(path) else { return Ok(None) };
         let digest = ring::digest::digest(&ring::digest::SHA256, &content);
-        let hash = digest.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex::encode(&digest.as_ref()[..12]);
         Entry::File { mode, owner, hash }
     } else if is_whiteout(&metadata) {
         Entry::Gone

@@ -241,7 +241,7 @@ impl Testbed {
 impl Drop for Testbed {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        let gone = wait_for("the keeper to clean up", Duration::from_secs(60), || {
+        let gone = wait_for("the keeper to clean up", Duration::from_mins(1), || {
             self.keeper.try_wait().ok().flatten()
         });
         if gone.is_err() || self.folder.exists() {
