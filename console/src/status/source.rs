@@ -98,6 +98,8 @@ impl EngineSource {
             ask: Arc::new(Nobody),
             cancel: cancel.clone(),
             program: self.config.program.clone(),
+            agent_socket: self.config.agent_socket.clone(),
+            agent_socket: self.config.agent_socket.clone(),
         })
     }
 }

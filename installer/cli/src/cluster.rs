@@ -327,6 +327,7 @@ pub(crate) fn session(
         ask: Arc::clone(&person) as Arc<dyn maxim_engine::Ask>,
         cancel,
         program,
+        agent_socket: None,
     };
     Ok(Session { context, person, reason: target.reason })
 }

@@ -36,6 +36,9 @@ pub struct Context {
     pub cancel: CancelFlag,
     /// The `maxim-ctl` program: started as the local agent, sent to other hosts.
     pub program: PathBuf,
+    /// Unix socket of an agent that listens on this machine (the console's host): used for local hosts instead of a
+    /// child process. None everywhere else.
+    pub agent_socket: Option<PathBuf>,
 }
 
 /// A flag that ends a run at the next safe point. Clones share it.

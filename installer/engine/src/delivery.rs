@@ -7,6 +7,7 @@
 use crate::context::Ask;
 use crate::error::{Class, EngineError};
 use crate::files;
+use crate::fleet;
 use crate::playbooks::Library;
 use crate::state::StateDir;
 use maxim_model::bundle::{self, BundleError, Index, PublicKey};
@@ -130,14 +131,17 @@ impl Delivery {
         match self {
             Self::None => {}
             Self::Checkout { bin_dir, web_root } => {
-                for (name, path) in [
+                let programs = [
                     ("maxim-ctl", program.to_owned()),
                     ("maxim-im", bin_dir.join("maxim-im")),
                     ("maxim-console", bin_dir.join("maxim-console")),
-                ] {
-                    if path.is_file() {
-                        all.insert(name.to_owned(), program_file(name, &path, software)?);
-                    }
+                ];
+                let hashed = fleet::for_each(programs, 3, |(name, path)| {
+                    path.is_file().then(|| program_file(name, &path, software))
+                });
+                for artefact in hashed.into_iter().flatten() {
+                    let artefact = artefact?;
+                    all.insert(artefact.name.clone(), artefact);
                 }
                 if let Some(web) = web_root.as_ref().filter(|web| web.join("index.html").is_file()) {
                     all.insert("web".into(), web_folder(web));
@@ -281,6 +285,18 @@ impl OpenBundle {
     /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         self.index.manifest()
+    }
+
+    /// Reads the whole bundle once and checks every byte of it, on a thread of its own; an install goes on meanwhile
+    /// and asks for the outcome before anything of it is unpacked.
+    pub(crate) fn verify_beside(&self) -> std::thread::JoinHandle<Result<(), EngineError>> {
+        let (reader, key) = (self.reader(), self.index.key().clone());
+        std::thread::spawn(move || {
+            let reader = io::BufReader::with_capacity(1 << 20, reader);
+            bundle::verify(reader, &bundle::Trust::Keys(vec![key]), &mut |_, _| {})
+                .map(|_| ())
+                .map_err(|error| refused(&error))
+        })
     }
 
     /// Pins the bundle's key in the state of the cluster.

@@ -10,9 +10,13 @@ pub mod context;
 pub mod delivery;
 pub mod error;
 pub mod events;
+#[cfg(test)]
+mod fake;
 mod files;
 mod fleet;
 mod journal;
+#[cfg(test)]
+mod phase_tests;
 mod phases;
 pub mod playbooks;
 mod preflight;

@@ -1,10 +1,12 @@
 //! One run of an action: its context, its events, how hosts are connected.
 
 use crate::context::Context;
+use crate::delivery::Artefacts;
 use crate::error::EngineError;
 use crate::events::{Emitter, EventSink};
 use crate::journal::{Journal, run_name};
 use crate::remote::local::Local;
+use crate::remote::ssh::{Means, Program, SshHost};
 use crate::remote::{Agent, Connected};
 use maxim_model::event::EventKind;
 use maxim_model::facts::Facts;
@@ -13,7 +15,7 @@ use maxim_model::task::ServiceManager;
 use maxim_model::topology::{Connection, Host};
 use maxim_model::wire::Request;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Connects to a host; tests bring their own.
@@ -27,6 +29,7 @@ pub(crate) struct Run<'a> {
     pub context: &'a Context,
     pub emitter: Emitter,
     connector: Arc<dyn Connector>,
+    artefacts: OnceLock<Artefacts>,
 }
 
 /// One host in a run: what is open, what was measured, what went wrong.
@@ -46,7 +49,7 @@ pub(crate) struct Session<'a> {
 impl<'a> Run<'a> {
     /// Begins a run whose events are also kept in the journal when `journal` is set (actions that change something).
     pub fn begin(context: &'a Context, action: &str, journal: bool) -> Result<Self, EngineError> {
-        Self::with_connector(context, action, journal, Arc::new(RealConnector { context: context.clone() }))
+        Self::with_connector(context, action, journal, Arc::new(RealConnector::new(context)))
     }
 
     /// The same with another way to hosts.
@@ -69,12 +72,21 @@ impl<'a> Run<'a> {
             cluster: context.topology.name.clone(),
             profile: context.topology.profile.name().into(),
         });
-        Ok(Self { context, emitter, connector })
+        Ok(Self { context, emitter, connector, artefacts: OnceLock::new() })
     }
 
     /// Connects to one host.
     pub fn connect(&self, host: &Host) -> Result<Box<dyn Connected>, EngineError> {
         self.connector.connect(host)
+    }
+
+    /// What can be put on hosts. Programs of a checkout are hashed for it, once in a run.
+    pub fn artefacts(&self) -> Result<&Artefacts, EngineError> {
+        if let Some(artefacts) = self.artefacts.get() {
+            return Ok(artefacts);
+        }
+        let found = self.context.delivery.artefacts(&self.context.topology, &self.context.program)?;
+        Ok(self.artefacts.get_or_init(|| found))
     }
 
     /// Root folder of an embedded deployment.
@@ -126,9 +138,29 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Local hosts by a child process, others by SSH.
+/// Local hosts by a child process (or the socket of an agent that listens), others by SSH.
 struct RealConnector {
     context: Context,
+    means: Arc<Means>,
+}
+
+impl RealConnector {
+    fn new(context: &Context) -> Self {
+        let means = Means {
+            program: Program::new(context.program.clone()),
+            access: context.access.clone(),
+            ask: Arc::clone(&context.ask),
+            state: context.state.clone(),
+            software: context.topology.paths.software.clone(),
+            cancel: context.cancel.clone(),
+        };
+        let means = Arc::new(means);
+        if context.topology.hosts.iter().any(|host| matches!(host.connection, Connection::Ssh(_))) {
+            let early = Arc::clone(&means);
+            std::thread::spawn(move || early.program.hash_early());
+        }
+        Self { context: context.clone(), means }
+    }
 }
 
 impl Connector for RealConnector {
@@ -137,9 +169,10 @@ impl Connector for RealConnector {
             Connection::Local => Ok(Box::new(Local::new(
                 &host.name,
                 self.context.program.clone(),
+                self.context.agent_socket.clone(),
                 self.context.cancel.clone(),
             ))),
-            Connection::Ssh(_) => Err(EngineError::failed("connect", "SSH is not there yet").on(&host.name)),
+            Connection::Ssh(ssh) => Ok(Box::new(SshHost::connect(host, ssh, &self.means)?)),
         }
     }
 }

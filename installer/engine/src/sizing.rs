@@ -2,11 +2,11 @@
 //!
 //! Given the facts of a host, its roles and the capacity of the cluster, numbers come out that templates use. They
 //! are the same for the same input: measured memory is rounded down to 64 MiB, so that a kernel update does not
-//! restart a database. Overrides are made in the topology's `settings`, not here.
+//! restart a database. A person's settings (`mariadb.buffer_pool_mb` and the like) win over what is computed.
 
 use maxim_model::facts::Facts;
 use maxim_model::names::Role;
-use maxim_model::topology::{Host, Topology};
+use maxim_model::topology::{Database, Host, Topology};
 use std::collections::BTreeMap;
 
 const MIB: u64 = 1 << 20;
@@ -107,6 +107,25 @@ pub fn sizing(topology: &Topology, host: &Host, facts: &Facts) -> BTreeMap<Strin
     set("redis_nofile", (nodes * 64 + 4096).max(NOFILE_FLOOR).min(nr_open));
     set("console_memory_max", 256 * MIB);
     set("database_io_threads", cpus.clamp(2, 16));
+
+    // What a person has set counts; 0 is "from the measurement".
+    for (setting, size, unit) in [
+        ("mariadb.buffer_pool_mb", "mariadb_buffer_pool", MIB),
+        ("postgresql.shared_buffers_mb", "postgresql_shared_buffers", MIB),
+        ("redis.maxmemory_mb", "redis_maxmemory", MIB),
+        ("mariadb.max_connections", "database_max_connections", 1),
+        ("postgresql.max_connections", "database_max_connections", 1),
+    ] {
+        let other_engine = setting.ends_with("max_connections")
+            && !setting.starts_with(match topology.database {
+                Database::Postgresql => "postgresql",
+                _ => "mariadb",
+            });
+        let value = topology.settings.get(setting).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if value > 0 && !other_engine {
+            sizes.insert(size.to_owned(), value.saturating_mul(unit));
+        }
+    }
     sizes
 }
 
@@ -201,6 +220,18 @@ mod tests {
         assert!(busy["im_nofile"] > base["im_nofile"], "{busy:?}");
         assert!(busy["mariadb_buffer_pool"] > base["mariadb_buffer_pool"]);
         assert!(busy["database_max_connections"] > base["database_max_connections"]);
+    }
+
+    #[test]
+    fn what_a_person_has_set_wins() {
+        let mut topology = sample::single_host();
+        topology.settings.insert("mariadb.buffer_pool_mb".into(), 777.into());
+        topology.settings.insert("postgresql.max_connections".into(), 999.into());
+        topology.settings.insert("redis.maxmemory_mb".into(), 0.into());
+        let sizes = sizing(&topology, &topology.hosts[0], &sample::facts(4 * GIB));
+        assert_eq!(sizes["mariadb_buffer_pool"], 777 * MIB);
+        assert_ne!(sizes["database_max_connections"], 999, "that is for the other engine");
+        assert!(sizes["redis_maxmemory"] >= 48 * MIB);
     }
 
     #[test]

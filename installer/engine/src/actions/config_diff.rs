@@ -28,7 +28,7 @@ pub struct Drift {
 pub fn config_diff(context: &Context) -> Result<Vec<Drift>, EngineError> {
     require_installed(context, "config diff")?;
     let run = Run::begin(context, "config diff", false)?;
-    let mut material = Material::load(context)?;
+    let mut material = Material::load(&run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
     let mut sessions = connect::connect(&run);
     probe::probe(&run, &mut sessions, DiskProbe::No);

@@ -26,6 +26,7 @@ use maxim_model::task::{Change, Task};
 use maxim_model::topology::Topology;
 use serde::Serialize;
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 
 /// How to install.
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,11 +99,15 @@ pub(crate) fn install_with(
     let context = run.context;
     let action = if only.is_some() { "apply" } else { "install" };
     let _control = if options.dry_run { None } else { Some(context.state.lock(&state::owner(action))?) };
-    let mut material = Material::load(context)?;
+    let mut material = Material::load(run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
 
+    let verified = match &context.delivery {
+        Delivery::Bundle(bundle) if !options.dry_run => Some(bundle.verify_beside()),
+        _ => None,
+    };
     let mut sessions = connect::connect(run);
-    let outcome = installed_on(run, &mut sessions, &mut material, options, only, action);
+    let outcome = installed_on(run, &mut sessions, &mut material, options, only, action, verified);
     connect::release(&mut sessions);
     outcome
 }
@@ -114,6 +119,7 @@ fn installed_on(
     options: InstallOptions,
     only: Option<&Plan>,
     action: &str,
+    verified: Option<JoinHandle<Result<(), EngineError>>>,
 ) -> Result<InstallOutcome, EngineError> {
     let context = run.context;
     let checks = preflight_or_refuse(run, sessions, DiskProbe::Databases)?;
@@ -145,6 +151,9 @@ fn installed_on(
     }
     context.cancel.check("apply")?;
 
+    if let Some(verified) = verified {
+        verified.join().unwrap_or_else(|_| Err(EngineError::failed("bundle", "checking the bundle ended early")))?;
+    }
     material.save(context)?;
     if let Delivery::Bundle(bundle) = &context.delivery {
         bundle.pin(&context.state)?;

@@ -33,12 +33,17 @@ pub struct PlanOptions {
 
 /// Makes a plan. A blocking preflight result is an error of class `Preflight`.
 pub fn plan(context: &Context, options: PlanOptions) -> Result<PlanOutcome, EngineError> {
-    let run = Run::begin(context, "plan", false)?;
-    let mut material = Material::load(context)?;
+    plan_with(&Run::begin(context, "plan", false)?, options)
+}
+
+/// The same in a run that exists.
+pub(crate) fn plan_with(run: &Run<'_>, options: PlanOptions) -> Result<PlanOutcome, EngineError> {
+    let context = run.context;
+    let mut material = Material::load(run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
-    let mut sessions = connect::connect(&run);
-    let made = preflight_or_refuse(&run, &mut sessions, DiskProbe::Databases)
-        .and_then(|checks| Ok((checks, plan_install(&run, &mut sessions, &mut material, false)?)));
+    let mut sessions = connect::connect(run);
+    let made = preflight_or_refuse(run, &mut sessions, DiskProbe::Databases)
+        .and_then(|checks| Ok((checks, plan_install(run, &mut sessions, &mut material, false)?)));
     connect::release(&mut sessions);
     let (checks, (_, _, plan)) = made?;
     if options.keep {

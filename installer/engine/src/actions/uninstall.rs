@@ -54,7 +54,7 @@ pub fn uninstall(context: &Context, options: UninstallOptions) -> Result<Uninsta
     }
     let run = Run::begin(context, "uninstall", !options.dry_run)?;
     let control = if options.dry_run { None } else { Some(context.state.lock(&state::owner("uninstall"))?) };
-    let mut material = Material::load(context)?;
+    let mut material = Material::load(&run)?;
     let mut sessions = connect::connect(&run);
     let outcome = uninstalled_from(&run, &mut sessions, &mut material, options);
     connect::release(&mut sessions);

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::delivery::Artefacts;
 use crate::error::EngineError;
 use crate::events::{millis, now_rfc3339};
+use crate::files;
 use crate::fleet;
 use crate::playbooks::Library;
 use crate::remote::Agent;
@@ -35,10 +36,11 @@ pub(crate) struct Material {
 
 impl Material {
     /// Reads or makes everything, in memory.
-    pub fn load(context: &Context) -> Result<Self, EngineError> {
+    pub fn load(run: &Run<'_>) -> Result<Self, EngineError> {
+        let context = run.context;
         let topology = &context.topology;
         let library = context.delivery.library()?;
-        let artefacts = context.delivery.artefacts(topology, &context.program)?;
+        let artefacts = run.artefacts()?.clone();
         let mut secret_names = library.secret_names();
         secret_names.push("plan_key".into());
         let mut secrets = Secrets::load(&context.state.file("secrets.json"))?;
@@ -67,6 +69,7 @@ impl Material {
         let topology = &run.context.topology;
         let root = run.root();
         let names = self.secret_names.clone();
+        let known_hosts = files::read_optional(&run.context.state.file("known_hosts"))?.unwrap_or_default();
         let mut contexts = Vec::with_capacity(sessions.len());
         for session in sessions {
             let input = RenderInput {
@@ -75,6 +78,7 @@ impl Material {
                 artefacts: &self.artefacts,
                 secret_names: &names,
                 purge,
+                known_hosts: &known_hosts,
             };
             let host = HostInput { host: session.host, facts: &session.facts };
             contexts.push(context_for(&input, &host, &mut self.secrets, &mut self.authority)?);

@@ -13,7 +13,7 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
         results.push(
             Check::new("capacity.users", &subject.host.name, "concurrent users supported")
                 .measured(format!("about {} ({})", thousands(found.users.0), found.users.1))
-                .threshold(format!("{} wanted", thousands(capacity.users.into())))
+                .threshold(format!("{} users", thousands(capacity.users.into())))
                 .why("beyond it the service is refused memory or descriptors")
                 .fix("add memory or IM hosts, or lower `capacity.users`")
                 .verdict(if found.users.0 >= capacity.users.into() { Verdict::Info } else { below }),
@@ -23,7 +23,7 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
         results.push(
             Check::new("capacity.rate", &subject.host.name, "messages per second supported")
                 .measured(format!("about {} ({why})", thousands(rate)))
-                .threshold(format!("{} wanted", thousands(capacity.messages_per_second.into())))
+                .threshold(format!("{} messages/s", thousands(capacity.messages_per_second.into())))
                 .why("beyond it messages wait")
                 .fix("add processors or IM hosts, use a faster disk, or lower `capacity.messages_per_second`")
                 .verdict(if rate >= capacity.messages_per_second.into() { Verdict::Info } else { below }),

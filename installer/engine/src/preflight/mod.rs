@@ -121,7 +121,8 @@ pub(crate) fn host_checks(subject: &Subject<'_>) -> Vec<CheckResult> {
 pub(crate) fn preflight(run: &Run<'_>, sessions: &mut [Session<'_>], disk: DiskProbe) -> CheckOutcome {
     let topology = &run.context.topology;
     probe::probe(run, sessions, disk);
-    let artefacts = run.context.delivery.artefacts(topology, &run.context.program).unwrap_or_default();
+    // Without them only the room for images is not judged.
+    let artefacts = run.artefacts().cloned().unwrap_or_default();
     let mut results = Vec::new();
     for session in sessions.iter() {
         match &session.error {

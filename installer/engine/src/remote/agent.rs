@@ -24,29 +24,44 @@ pub struct Agent {
     received: Vec<u8>,
     scanned: usize,
     cancel: CancelFlag,
-    version: String,
 }
 
 impl Agent {
     /// Says hello on a fresh stream.
     pub fn greet(
         host: &str,
+        mut stream: Box<dyn Stream>,
+        access: Access,
+        cancel: CancelFlag,
+        deadline: Duration,
+    ) -> Result<Self, EngineError> {
+        let mut line = serde_json::to_vec(&Request::Hello)
+            .map_err(|error| EngineError::failed("connect", error.to_string()).on(host))?;
+        line.push(b'\n');
+        // An agent that cannot be written to has ended; reading its answer says why.
+        let _ = stream.write_all(&line, Instant::now() + deadline);
+        Self::greeted(host, stream, access, cancel, deadline)
+    }
+
+    /// Takes the answer to a hello that was sent already.
+    pub fn greeted(
+        host: &str,
         stream: Box<dyn Stream>,
         access: Access,
         cancel: CancelFlag,
         deadline: Duration,
     ) -> Result<Self, EngineError> {
-        let mut agent =
-            Self { host: host.into(), stream, received: Vec::new(), scanned: 0, cancel, version: String::new() };
+        let mut agent = Self { host: host.into(), stream, received: Vec::new(), scanned: 0, cancel };
         let mut hello = None;
-        agent.request("connect", &Request::Hello, deadline, |reply| {
+        let until = Instant::now() + deadline;
+        while let Some(reply) = agent.next("connect", until)? {
             if let Reply::Hello { wire, version, access, .. } = reply {
                 hello = Some((wire, version, access));
             }
-        })?;
+        }
         match hello {
-            Some((WIRE_VERSION, version, granted)) if granted == access => {
-                agent.version = version;
+            // The very same program: a task that one end does not know would be misunderstood.
+            Some((WIRE_VERSION, version, granted)) if granted == access && version == env!("CARGO_PKG_VERSION") => {
                 Ok(agent)
             }
             Some((wire, version, granted)) => Err(EngineError::failed(
@@ -64,11 +79,6 @@ impl Agent {
     /// Host name.
     pub fn host(&self) -> &str {
         &self.host
-    }
-
-    /// Version of the agent's binary.
-    pub fn version(&self) -> &str {
-        &self.version
     }
 
     /// Sends a request and hands every reply but the last to `on_reply`.

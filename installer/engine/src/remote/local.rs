@@ -20,18 +20,27 @@ use std::time::{Duration, Instant};
 pub struct Local {
     host: String,
     program: PathBuf,
+    socket: Option<PathBuf>,
     cancel: CancelFlag,
 }
 
 impl Local {
-    /// Agents will be started from `program`.
-    pub fn new(host: &str, program: PathBuf, cancel: CancelFlag) -> Self {
-        Self { host: host.into(), program, cancel }
+    /// Agents will be started from `program`, or reached at `socket`.
+    pub fn new(host: &str, program: PathBuf, socket: Option<PathBuf>, cancel: CancelFlag) -> Self {
+        Self { host: host.into(), program, socket, cancel }
     }
 }
 
 impl Connected for Local {
     fn agent(&mut self, access: Access) -> Result<Agent, EngineError> {
+        if let Some(socket) = &self.socket {
+            let stream = UnixStream::connect(socket).map_err(|error| {
+                EngineError::failed("connect", format!("{}: {error}", socket.display()))
+                    .on(&self.host)
+                    .hint("the agent's socket on this machine must be there: `systemctl status maxim-agent.socket`")
+            })?;
+            return Agent::greet(&self.host, Box::new(Socket(stream)), access, self.cancel.clone(), Duration::from_secs(10));
+        }
         let stream = Process::start(&self.program, access).map_err(|error| {
             EngineError::failed("connect", format!("cannot start {} agent: {error}", self.program.display()))
                 .on(&self.host)
@@ -42,6 +51,28 @@ impl Connected for Local {
 
     fn describe(&self) -> String {
         "local".into()
+    }
+}
+
+/// An agent that was started by its socket.
+struct Socket(UnixStream);
+
+impl Stream for Socket {
+    fn write_all(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
+        write_all(&mut self.0, bytes, deadline)
+    }
+
+    fn read(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
+        read(&mut self.0, buffer, wait)
+    }
+
+    fn close_input(&mut self) {
+        // The agent may have ended already.
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    fn diagnosis(&mut self) -> String {
+        String::new()
     }
 }
 
@@ -109,7 +140,7 @@ impl Drop for Process {
 }
 
 /// Writes everything to a unix stream before a deadline.
-pub(super) fn write_all(stream: &mut UnixStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+fn write_all(stream: &mut UnixStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
     while !bytes.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -127,7 +158,7 @@ pub(super) fn write_all(stream: &mut UnixStream, mut bytes: &[u8], deadline: Ins
 }
 
 /// Reads from a unix stream; `TimedOut` when nothing came.
-pub(super) fn read(stream: &mut UnixStream, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
+fn read(stream: &mut UnixStream, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
     stream.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
     match stream.read(buffer) {
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod local;
+pub mod ssh;
 
 pub use agent::Agent;
 

@@ -1,5 +1,6 @@
 //! The values that playbooks and templates see; see the module documentation of [`crate::render`] for the list.
 
+use super::console;
 use crate::authority::{Authority, Leaf};
 use crate::delivery::Artefacts;
 use crate::error::EngineError;
@@ -25,6 +26,8 @@ pub struct RenderInput<'a> {
     pub secret_names: &'a [String],
     /// Uninstall: remove data too.
     pub purge: bool,
+    /// Host keys that are pinned, for the console (`known_hosts` text).
+    pub known_hosts: &'a str,
 }
 
 /// What differs from host to host.
@@ -52,6 +55,7 @@ pub fn context_for(
     let user = if embedded { "" } else { "maxim" };
     let manager =
         if embedded { ServiceManager::Supervisor { root: root.clone() } } else { ServiceManager::Systemd };
+    console::ensure_key(topology, secrets)?;
     let secret_values: Map<String, Value> = input
         .secret_names
         .iter()
@@ -96,6 +100,7 @@ pub fn context_for(
         "secrets": secret_values,
         "certificates": certificates(topology, host.host, authority)?,
         "ca_certificate": authority.certificate(),
+        "console": console::value(topology, host.host, input.artefacts, input.known_hosts, secrets)?,
         "peers": topology.hosts.iter().filter(|other| other.name != host.host.name)
             .map(|other| other.address.clone()).collect::<Vec<_>>(),
         "purge": input.purge,

@@ -29,6 +29,7 @@
 //! | `secrets` | by name, made on first use: `database_im_password`, `redis_password`, `console_admin_password`, `console_session_key`, … |
 //! | `certificates` | by component with that role on this host (`im`, `console`, `mariadb`, `postgresql`, `redis`): `{certificate, key}` |
 //! | `ca_certificate` | PEM of the cluster's authority |
+//! | `console` | standard profile, empty texts elsewhere. On the console's host: `{topology, known_hosts, state}` (files of its state folder; its key is `secrets.console_ssh_key`). On the others: `{authorized_key}`, one line that admits the console's key to a read-only agent |
 //! | `peers` | addresses of the other hosts |
 //! | `purge` | uninstall only: remove data too |
 //! | `item` | inside `for_each` |
@@ -36,6 +37,7 @@
 //! A `file` or `unit` whose content holds a secret must be `sensitive: true` (a unit can never hold one).
 
 mod body;
+mod console;
 mod context;
 
 pub use body::Renderer;
@@ -140,7 +142,7 @@ mod tests {
             .map(|host| {
                 let facts = sample::sound_facts(topology, 8 << 30);
                 let input =
-                    RenderInput { topology, root, artefacts: &artefacts, secret_names: &names, purge };
+                    RenderInput { topology, root, artefacts: &artefacts, secret_names: &names, purge, known_hosts: "" };
                 let context =
                     context_for(&input, &HostInput { host, facts: &facts }, &mut secrets, &mut authority).unwrap();
                 let values: Vec<String> = secrets.iter().map(|(_, secret)| secret.expose().to_owned()).collect();
