@@ -130,7 +130,7 @@ async fn change_password(
         Some(Weakness::Guessable) => outcome.new_error = language.say("password-guessable", &[]),
         None if new == current => outcome.new_error = language.say("password-same", &[]),
         None if new != fields.secret("repeat") => {
-            outcome.repeat_error = language.say("password-differs", &[])
+            outcome.repeat_error = language.say("password-differs", &[]);
         }
         None => {}
     }
