@@ -163,8 +163,11 @@ impl Line {
         let shown = known_hosts::fingerprint(key);
         // What the cluster has pinned counts before anything else.
         let pinned = known.pinned.judge(address, port, key);
-        let judgement = if pinned == Judgement::Unknown { known.system.judge(address, port, key) } else { pinned };
+        let pinned_is_silent = pinned == Judgement::Unknown;
+        let judgement = if pinned_is_silent { known.system.judge(address, port, key) } else { pinned };
         match judgement {
+            // What a person's own file knows is pinned too: the console has only what the cluster has pinned.
+            Judgement::Known if pinned_is_silent => known.pin(target, key),
             Judgement::Known => Ok(()),
             Judgement::Revoked => Err(refused(target, "access.host_key", format!("its host key {shown} is marked as revoked"), "find out why before connecting to this host again")),
             Judgement::Changed(before) => Err(refused(
