@@ -99,7 +99,6 @@ impl EngineSource {
             cancel: cancel.clone(),
             program: self.config.program.clone(),
             agent_socket: self.config.agent_socket.clone(),
-            agent_socket: self.config.agent_socket.clone(),
         })
     }
 }
