@@ -6,12 +6,10 @@ const texts = {
   en: {
     title: 'Chat',
     failed: 'The chat cannot be opened: the server does not answer. Try again in a moment.',
-    placeholder: 'name',
   },
   zh: {
     title: '聊天',
     failed: '无法打开聊天：服务器没有应答，请稍后重试。',
-    placeholder: '用户名',
   },
 };
 
@@ -23,10 +21,28 @@ const text = chinese ? texts.zh : texts.en;
 document.documentElement.lang = chinese ? (traditional ? 'zh-TW' : 'zh-CN') : 'en';
 document.title = text.title;
 
+// The sign-in page carries this deployment's name, and nothing that points or loads from outside. Converse leaves
+// elements alone that are defined already.
+function replaceBranding(domain) {
+  const empty = () => class extends HTMLElement {};
+  for (const name of ['converse-footer', 'converse-bg']) customElements.define(name, empty());
+  customElements.define('converse-brand-logo', class extends HTMLElement {
+    connectedCallback() {
+      const heading = document.createElement('h1');
+      heading.className = 'site';
+      const name = document.createElement('small');
+      name.textContent = domain;
+      heading.append(text.title, name);
+      this.replaceChildren(heading);
+    }
+  });
+}
+
 async function start() {
   const answer = await fetch('/client.json', { cache: 'no-store' });
   if (!answer.ok) throw new Error(`client.json: ${answer.status}`);
   const { domain, registration } = await answer.json();
+  replaceBranding(domain);
   await converse.initialize({
     allow_non_roster_messaging: true,
     allow_registration: registration,
@@ -48,7 +64,7 @@ async function start() {
     play_sounds: false,
     registration_domain: domain,
     show_client_info: false,
-    theme: 'default',
+    theme: 'classic',
     view_mode: 'fullscreen',
     websocket_url: `wss://${location.host}/xmpp-websocket`,
   });

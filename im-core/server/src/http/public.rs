@@ -34,8 +34,8 @@ pub struct Site {
 /// What pages of ours may load. Styles set by script are needed by the chat's components; scripts only from
 /// here.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
-    img-src 'self' data: blob: https:; media-src 'self' data: blob: https:; font-src 'self' data:; \
-    connect-src 'self' wss: https:; manifest-src 'self'; worker-src 'self' blob:; base-uri 'none'; \
+    img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; \
+    connect-src 'self'; manifest-src 'self'; worker-src 'self' blob:; base-uri 'none'; \
     form-action 'self'; frame-ancestors 'none'";
 
 /// Answers a request.
