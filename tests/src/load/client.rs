@@ -236,6 +236,10 @@ impl Clients {
                 Some(Found::Stanza { start, end }) => {
                     let stanza = String::from_utf8_lossy(splitter.slice(start, end)).into_owned();
                     if !asked {
+                        ensure!(
+                            stanza.contains("urn:ietf:params:xml:ns:xmpp-tls"),
+                            "STARTTLS is not offered: {stanza}"
+                        );
                         asked = true;
                         socket.write_all(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await?;
                     } else if stanza.starts_with("<proceed") {
