@@ -25,10 +25,11 @@ macro_rules! domain {
         impl $Trait for crate::Store {
             $(
                 async fn $name(&self $(, $arg: $ty)*) -> Result<$ret, crate::StoreError> {
+                    // On the heap: a back end's future is kilobytes, and every waiting session would hold one for each.
                     match self.backend() {
-                        crate::store::Backend::Sqlite(store) => store.$name($($arg),*).await,
-                        crate::store::Backend::Mariadb(store) => store.$name($($arg),*).await,
-                        crate::store::Backend::Postgresql(store) => store.$name($($arg),*).await,
+                        crate::store::Backend::Sqlite(store) => Box::pin(store.$name($($arg),*)).await,
+                        crate::store::Backend::Mariadb(store) => Box::pin(store.$name($($arg),*)).await,
+                        crate::store::Backend::Postgresql(store) => Box::pin(store.$name($($arg),*)).await,
                     }
                 }
             )*
