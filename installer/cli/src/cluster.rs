@@ -210,14 +210,19 @@ fn stored(global: &Global, state: StateDir, text: &str, root: &Path) -> Result<T
 /// A topology file.
 fn from_file(global: &Global, file: &Path, root: &Path) -> Result<Target, Failure> {
     let text = read_topology(file)?;
-    let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let base = std::path::absolute(folder).map_err(|error| Failure::file(folder, &error))?;
+    let base = folder_of(file)?;
     let loaded = load(global, &file.display().to_string(), &text, root, &base)?;
     let state = match loaded.topology.profile {
         Profile::Embedded => StateDir::embedded(root),
         Profile::Standard => StateDir::of_cluster(&StateDir::default_clusters()?, &loaded.topology.name),
     };
     Ok(Target { loaded, state, reason: String::new(), file: Some(file.to_owned()) })
+}
+
+/// The folder of a file, absolute.
+pub(crate) fn folder_of(file: &Path) -> Result<PathBuf, Failure> {
+    let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::path::absolute(folder).map_err(|error| Failure::file(folder, &error))
 }
 
 /// The text of a topology file.

@@ -67,6 +67,7 @@ phase-connect = { $hosts ->
    *[other] { $hosts } hosts
 }
 phase-check = { $checks } checks, { $warnings } warnings, { $blocked } blocking
+phase-check-good = { $checks } checks, all good
 phase-plan = { $changes ->
     [0] nothing to change
     [one] one change
@@ -100,9 +101,9 @@ account-with-password = Log in as   { $address }   password   { $password }
 account-file = The password stands in { $path }
 dns-records = Create these DNS records:
 next = Next:
-next-user = { $command }   adds a person
-next-status = { $command }   shows how it is
-next-ca = { $command }   writes the certificate authority that phones and browsers shall trust
+next-user = add a person
+next-status = see how it is
+next-ca = get the authority that phones and browsers shall trust
 endpoint-web = Web chat
 endpoint-xmpp = XMPP
 endpoint-console = Console
@@ -123,7 +124,7 @@ verdict-pass = good
 verdict-info = info
 verdict-warn = warning
 verdict-block = blocks
-check-threshold = {" "}(wanted: { $threshold })
+check-threshold = {" "}({ $threshold })
 check-fixed-by-plan = The install corrects this; the plan shows how.
 check-sum = { $good } good, { $warnings } warnings, { $blocked } blocking. Nothing was changed.
 
@@ -147,6 +148,7 @@ status-away = { $hosts ->
 health-well = well
 health-attention = attention
 health-broken = broken
+health-stopped = stopped
 health-unknown = unknown
 health-working = working
 host-system = { $system }, { $cpus } CPUs

@@ -58,6 +58,7 @@ phase-name-apply = 执行
 phase-name-verify = 验证
 phase-connect = { $hosts } 个节点
 phase-check = { $checks } 项检查，{ $warnings } 项警告，{ $blocked } 项阻断
+phase-check-good = { $checks } 项检查，全部通过
 phase-plan = { $changes ->
     [0] 无需更改
    *[other] { $changes } 项变更
@@ -85,9 +86,9 @@ account-with-password = 登录账号   { $address }   密码   { $password }
 account-file = 密码保存在 { $path }
 dns-records = 请创建以下 DNS 记录：
 next = 接下来：
-next-user = { $command }   添加成员
-next-status = { $command }   查看状态
-next-ca = { $command }   导出供手机和浏览器信任的证书
+next-user = 添加成员
+next-status = 查看状态
+next-ca = 导出供手机和浏览器信任的证书
 endpoint-web = 网页聊天
 endpoint-xmpp = XMPP
 endpoint-console = 控制台
@@ -102,7 +103,7 @@ verdict-pass = 正常
 verdict-info = 信息
 verdict-warn = 警告
 verdict-block = 阻断
-check-threshold = （要求：{ $threshold }）
+check-threshold = （{ $threshold }）
 check-fixed-by-plan = 安装会自动修正，计划中可以看到。
 check-sum = { $good } 项正常，{ $warnings } 项警告，{ $blocked } 项阻断。未做任何更改。
 
@@ -117,6 +118,7 @@ status-away = { $hosts } 个节点无法连接
 health-well = 正常
 health-attention = 注意
 health-broken = 故障
+health-stopped = 已停止
 health-unknown = 未知
 health-working = 进行中
 host-system = { $system }，{ $cpus } 核

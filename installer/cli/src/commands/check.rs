@@ -18,6 +18,7 @@ pub(super) fn run(call: &Call<'_>, hosts: &Where) -> Outcome {
     super::install::announce(call, &session);
     let outcome = actions::check(&session.context)?;
     let printer = call.printer;
+    printer.run_ended();
     let messages = printer.messages();
     let style = printer.style();
     show_remarks(call, &outcome.results);
@@ -72,7 +73,7 @@ pub(super) fn show_remarks(call: &Call<'_>, results: &[CheckResult]) {
             Verdict::Block => style.red(&messages.text("verdict-block")),
         };
         let host = if result.host.is_empty() { String::new() } else { format!("{}: ", result.host) };
-        let threshold = if result.threshold.is_empty() {
+        let threshold = if result.threshold.is_empty() || result.verdict < Verdict::Warn {
             String::new()
         } else {
             messages.with("check-threshold", values!["threshold" => result.threshold.as_str()])

@@ -109,8 +109,10 @@ fn set(call: &Call<'_>, key: &str, value: &str) -> Outcome {
         None => target.loaded.text.clone(),
     };
     let assignment = [format!("{key}={value}")];
-    let base = target.file.as_deref().and_then(std::path::Path::parent).unwrap_or(target.state.path());
-    let base = std::path::absolute(base).map_err(|error| Failure::file(base, &error))?;
+    let base = match &target.file {
+        Some(file) => cluster::folder_of(file)?,
+        None => target.state.path().to_owned(),
+    };
     let name = target.file.as_ref().map_or_else(|| "topology".to_owned(), |file| file.display().to_string());
     // The whole is checked with the change before anything is written.
     let loaded = load(&Source {

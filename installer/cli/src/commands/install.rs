@@ -40,12 +40,14 @@ pub(super) fn announce(call: &Call<'_>, session: &Session) {
         lines.push_str(&format!("{}\n", style.dim(&why)));
     }
     call.printer.aside(&lines);
+    call.printer.show_phases();
 }
 
 /// Shows the outcome of an install or of an applied plan.
 pub(super) fn finish(call: &Call<'_>, session: &Session, outcome: &InstallOutcome) -> Outcome {
     let printer = call.printer;
     let (messages, style) = (printer.messages(), printer.style());
+    printer.run_ended();
     let warnings = outcome.checks.iter().filter(|check| check.verdict == Verdict::Warn).count();
     check::show_remarks(call, &outcome.checks);
     if !outcome.applied && !call.global.dry_run {
@@ -77,7 +79,7 @@ pub(super) fn finish(call: &Call<'_>, session: &Session, outcome: &InstallOutcom
         text.push_str(&endpoints(&outcome.endpoints, messages, style));
         text.push_str(&account(call, outcome));
         text.push_str(&records(call, outcome));
-        text.push_str(&next(call, session, outcome));
+        text.push_str(&next(call, outcome));
     }
     printer.human(&text);
     if call.global.timings {
@@ -136,21 +138,38 @@ fn records(call: &Call<'_>, outcome: &InstallOutcome) -> String {
 }
 
 /// What to do next.
-fn next(call: &Call<'_>, session: &Session, outcome: &InstallOutcome) -> String {
+fn next(call: &Call<'_>, outcome: &InstallOutcome) -> String {
     if outcome.changes == 0 {
         return String::new();
     }
     let messages = call.printer.messages();
-    let command = |rest: &str| call.printer.style().cyan(&format!("{} {rest}", program_name()));
-    let domain = &outcome.domain;
-    let _ = session;
-    format!(
-        "\n{}\n  {}\n  {}\n  {}\n",
-        messages.text("next"),
-        messages.with("next-user", values!["command" => command(&format!("user add ann@{domain}"))]),
-        messages.with("next-status", values!["command" => command("status")]),
-        messages.with("next-ca", values!["command" => command("ca export -o ca.pem")]),
-    )
+    let program = command_line(call);
+    let commands = [
+        (format!("{program} user add ann@{}", outcome.domain), messages.text("next-user")),
+        (format!("{program} status"), messages.text("next-status")),
+        (format!("{program} ca export -o ca.pem"), messages.text("next-ca")),
+    ];
+    let width = commands.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+    let mut text = format!("\n{}\n", messages.text("next"));
+    for (command, meaning) in commands {
+        let padding = " ".repeat(width - command.len());
+        text.push_str(&format!("  {}{padding}  {meaning}\n", call.printer.style().cyan(&command)));
+    }
+    text
+}
+
+/// The program with the flags that name this cluster, for commands that a person can copy.
+pub(super) fn command_line(call: &Call<'_>) -> String {
+    let mut line = program_name();
+    for (flag, value) in [("-f", &call.global.file), ("--root", &call.global.root)] {
+        if let Some(value) = value {
+            line.push_str(&format!(" {flag} {}", value.display()));
+        }
+    }
+    if let Some(cluster) = &call.global.cluster {
+        line.push_str(&format!(" --cluster {cluster}"));
+    }
+    line
 }
 
 /// How the program was called, for commands that a person can copy.

@@ -17,8 +17,10 @@ use std::path::Path;
 pub(super) fn run(call: &Call<'_>, arguments: &PlanArguments) -> Outcome {
     let target = cluster::wanted(call.global, &arguments.hosts, call.printer)?;
     let session = cluster::session(call.global, target, Needs::Delivery, call.printer)?;
+    super::install::announce(call, &session);
     let outcome = actions::plan(&session.context, PlanOptions { keep: arguments.out.is_some() })?;
     let printer = call.printer;
+    printer.run_ended();
     check::show_remarks(call, &outcome.checks);
     let mut text = plan_view::render(&outcome.plan, printer, plan_view::Detail::Diffs);
     if let Some(path) = &arguments.out {

@@ -74,8 +74,7 @@ fn show(status: &ClusterStatus, printer: &Printer) -> String {
 fn headline(status: &ClusterStatus, messages: &Messages, style: Style) -> String {
     let away = status.hosts.iter().filter(|host| !host.reached).count();
     let count = |health: Health| status.components.iter().filter(|one| one.health == health).count();
-    let stopped =
-        status.components.iter().filter(|one| one.health == Health::Broken && one.running.is_empty()).count();
+    let stopped = status.components.iter().filter(|one| is_stopped(one)).count();
     let name = style.bold(&format!("{} ({})", status.cluster, status.domain));
     let all = status.components.len();
     let words = if away > 0 {
@@ -92,6 +91,13 @@ fn headline(status: &ClusterStatus, messages: &Messages, style: Style) -> String
         style.green(&messages.text("status-well"))
     };
     format!("{name}: {words}")
+}
+
+/// Stopped on purpose, not broken by itself.
+fn is_stopped(component: &ComponentStatus) -> bool {
+    component.health == Health::Broken
+        && component.running.is_empty()
+        && component.detail.starts_with("stopped")
 }
 
 /// State in a word and a colour.
@@ -132,7 +138,11 @@ pub(super) fn components_table(components: &[ComponentStatus], printer: &Printer
             one.host.clone(),
             one.component.clone(),
             version,
-            health(one.health, messages, style),
+            if is_stopped(one) {
+                style.yellow(&messages.text("health-stopped"))
+            } else {
+                health(one.health, messages, style)
+            },
             if one.memory > 0 { size(one.memory) } else { String::new() },
             if runs { age(one.since_seconds) } else { String::new() },
             remark,

@@ -14,9 +14,11 @@ use serde_json::json;
 pub(super) fn run(call: &Call<'_>, arguments: &UninstallArguments) -> Outcome {
     let target = cluster::existing(call.global, call.printer)?;
     let session = cluster::session(call.global, target, Needs::Delivery, call.printer)?;
+    call.printer.show_phases();
     let options = UninstallOptions { purge: arguments.purge, dry_run: call.global.dry_run };
     let outcome = actions::uninstall(&session.context, options)?;
     let printer = call.printer;
+    printer.run_ended();
     let messages = printer.messages();
     if !outcome.applied && !call.global.dry_run {
         if session.person.nobody_was_there() {

@@ -109,7 +109,7 @@ fn list(call: &Call<'_>) -> Outcome {
         } else {
             style.yellow(&messages.text("user-state-disabled"))
         };
-        rows.push(vec![user.address.clone(), user.name.clone(), state, user.created_at.clone()]);
+        rows.push(vec![user.address.clone(), user.name.clone(), state, minute(&user.created_at)]);
     }
     let text = if users.is_empty() {
         format!("{}\n", messages.text("user-none"))
@@ -119,6 +119,14 @@ fn list(call: &Call<'_>) -> Outcome {
     call.printer.human(&text);
     call.printer.result(0, json!({ "changes": 0, "users": users }));
     Ok(0)
+}
+
+/// `2026-11-21 03:40 UTC` of an RFC 3339 time; seconds matter to nobody here.
+fn minute(time: &str) -> String {
+    match time.get(..16) {
+        Some(minute) if time.ends_with('Z') => format!("{} UTC", minute.replace('T', " ")),
+        _ => time.to_owned(),
+    }
 }
 
 /// `address,password,name,groups` (groups separated by `;`). The whole file is read and checked before the first

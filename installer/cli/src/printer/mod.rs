@@ -215,9 +215,21 @@ impl Printer {
         self.suspended(|| write_to(&mut std::io::stderr().lock(), &format!("\n{text}")));
     }
 
+    /// Shows the phases of a long action as lines.
+    pub fn show_phases(&self) {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).show_phases();
+    }
+
+    /// The engine has ended: what is drawn goes, what was held back is said.
+    pub fn run_ended(&self) {
+        self.clear();
+    }
+
     /// Removes what is drawn.
     fn clear(&self) {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.checks_finished(&self.messages);
+        progress.clear();
     }
 
     /// The end of the program.

@@ -36,6 +36,9 @@ pub(super) struct Progress {
     style: Style,
     counts: Counts,
     last_step: String,
+    phases: bool,
+    /// The probe, told together with the checks that follow it.
+    probed: Option<u64>,
 }
 
 impl Progress {
@@ -49,7 +52,14 @@ impl Progress {
             style,
             counts: Counts::default(),
             last_step: String::new(),
+            phases: false,
+            probed: None,
         }
+    }
+
+    /// Phases are shown from now on (long actions); without it only with `-v`.
+    pub const fn show_phases(&mut self) {
+        self.phases = true;
     }
 
     /// Runs something while nothing is drawn.
@@ -96,6 +106,7 @@ impl Progress {
         match &event.kind {
             EventKind::RunStarted { .. } => {}
             EventKind::PhaseStarted { step } => {
+                self.checks_finished(messages);
                 self.counts = Counts::default();
                 self.bar(step, "");
             }
@@ -145,7 +156,8 @@ impl Progress {
             EventKind::TaskFinished { host, step, changed, detail, duration_ms } => {
                 self.counts.done += 1;
                 self.counts.changed += usize::from(*changed);
-                let show = self.verbose > 1 || (*changed && (self.verbose > 0 || self.live.is_none()));
+                let show = self.verbose > 1
+                    || (*changed && (self.verbose > 0 || (self.phases && self.live.is_none())));
                 if show {
                     let time = style::duration(*duration_ms);
                     let detail = if detail.is_empty() { String::new() } else { format!("  {detail}") };
@@ -186,36 +198,53 @@ impl Progress {
         }
     }
 
+    /// The line for probe and checks: both are over when the next phase begins, or the run ends.
+    pub fn checks_finished(&mut self, messages: &Messages) {
+        if let Some(duration_ms) = self.probed.take() {
+            self.phase_finished("check", duration_ms, messages);
+        }
+    }
+
     fn phase_finished(&mut self, step: &str, duration_ms: u64, messages: &Messages) {
         for (_, bar) in std::mem::take(&mut self.bars) {
             bar.finish_and_clear();
         }
         let counts = std::mem::take(&mut self.counts);
-        let result = match step {
-            "connect" => messages.with("phase-connect", values!["hosts" => counts.hosts]),
-            "check" | "probe" | "preflight" if counts.checks > 0 => messages.with(
-                "phase-check",
-                values!["checks" => counts.checks, "warnings" => counts.warnings, "blocked" => counts.blocked],
+        let (name, result) = match step {
+            "connect" => {
+                (messages.text("phase-name-connect"), messages.with("phase-connect", values!["hosts" => counts.hosts]))
+            }
+            "check" if counts.checks == 0 => (messages.text("phase-name-probe"), String::new()),
+            "check" if counts.warnings + counts.blocked == 0 => {
+                (messages.text("phase-name-check"), messages.with("phase-check-good", values!["checks" => counts.checks]))
+            }
+            "check" => (
+                messages.text("phase-name-check"),
+                messages.with(
+                    "phase-check",
+                    values!["checks" => counts.checks, "warnings" => counts.warnings, "blocked" => counts.blocked],
+                ),
             ),
-            "plan" => messages.with("phase-plan", values!["changes" => counts.planned]),
-            "apply" => messages.with("phase-apply", values!["changes" => counts.changed]),
-            "verify" if counts.canaries > 0 => messages.with(
-                "phase-verify",
-                values!["messages" => counts.canaries, "time" => style::duration(counts.slowest_ms)],
+            "plan" => (messages.text("phase-name-plan"), messages.with("phase-plan", values!["changes" => counts.planned])),
+            "apply" => {
+                (messages.text("phase-name-apply"), messages.with("phase-apply", values!["changes" => counts.changed]))
+            }
+            "verify" if counts.canaries > 0 => (
+                messages.text("phase-name-verify"),
+                messages.with(
+                    "phase-verify",
+                    values!["messages" => counts.canaries, "time" => style::duration(counts.slowest_ms)],
+                ),
             ),
-            _ => String::new(),
+            // Short ones in between (the lock, a measurement) matter only to those who want to know.
+            other if self.verbose > 0 => (other.to_owned(), String::new()),
+            _ => return,
         };
+        if !self.phases && self.verbose == 0 {
+            return;
+        }
         let failed = counts.blocked > 0;
         let sign = if failed { self.style.red("✗") } else { self.style.green("✓") };
-        let name = match step {
-            "connect" => messages.text("phase-name-connect"),
-            "probe" => messages.text("phase-name-probe"),
-            "check" | "preflight" => messages.text("phase-name-check"),
-            "plan" => messages.text("phase-name-plan"),
-            "apply" => messages.text("phase-name-apply"),
-            "verify" => messages.text("phase-name-verify"),
-            other => other.to_owned(),
-        };
         let pad = |text: &str, to: usize| " ".repeat(to.saturating_sub(style::width(text)));
         let time = style::duration(duration_ms);
         let line = format!(

@@ -266,9 +266,9 @@ fn refuse_duplicates(reader: &mut Reader<'_>, items: &[Node]) {
                     node.place,
                     format!("two hosts have the {key} {}", quoted(text)),
                     if first > 0 {
-                        format!("the first is on line {first}; every host has a {key} of its own")
+                        format!("the first is on line {first}; each host has its own")
                     } else {
-                        format!("every host has a {key} of its own")
+                        "each host has its own".to_owned()
                     },
                 );
             } else {
@@ -282,6 +282,7 @@ fn refuse_duplicates(reader: &mut Reader<'_>, items: &[Node]) {
 fn resolve_jumps(reader: &mut Reader<'_>, hosts: &mut [PlacedHost], jumps: &[Jump]) {
     let names: Vec<String> = hosts.iter().map(|host| host.host.name.clone()).collect();
     let index_of = |text: &str| names.iter().position(|name| name == text);
+    let mut in_cycle: Vec<usize> = Vec::new();
     for (index, jump) in jumps.iter().enumerate() {
         let Some((text, place, own)) = jump else { continue };
         let resolved = if let Some(target) = index_of(text) {
@@ -310,6 +311,12 @@ fn resolve_jumps(reader: &mut Reader<'_>, hosts: &mut [PlacedHost], jumps: &[Jum
                 }
             }
             if path.len() > 2 {
+                // A cycle is told once, at the first of its hosts.
+                let told = path.iter().any(|at| *at < index && in_cycle.contains(at));
+                in_cycle.extend(path.iter().copied());
+                if told {
+                    continue;
+                }
                 let shown: Vec<&str> = path.iter().map(|at| names[*at].as_str()).collect();
                 let cycle = path.last().is_some_and(|last| path[..path.len() - 1].contains(last));
                 let (message, hint) = if cycle {

@@ -87,13 +87,15 @@ pub(super) fn topology(reader: &mut Reader<'_>, root_node: &Node, root: &str) ->
         };
         rules::roles(reader, &mut hosts, &database, &redis, profile, &places);
         rules::ports(reader, &hosts, &ports, &places);
-        rules::reach(
-            reader,
-            &hosts,
-            domain.as_deref().unwrap_or_default(),
-            listen.as_deref().unwrap_or_default(),
-            &places,
-        );
+        if profile == Profile::Standard {
+            rules::reach(
+                reader,
+                &hosts,
+                domain.as_deref().unwrap_or_default(),
+                listen.as_deref().unwrap_or_default(),
+                &places,
+            );
+        }
     }
     Some(Topology {
         name: name?,

@@ -157,13 +157,7 @@ pub const SETTINGS: &[Setting] = &[
         "seconds",
         "How long a session that lost its connection can be taken up again; 0: not at all.",
     ),
-    integer(
-        "im.limits.roster_items",
-        5_000,
-        (1, 100_000),
-        "contacts",
-        "Contacts that one account may have.",
-    ),
+    integer("im.limits.roster_items", 5_000, (1, 100_000), "contacts", "Contacts that one account may have."),
     Setting {
         name: "im.log.level",
         kind: SettingType::Choice { default: "info", choices: &["error", "warn", "info", "debug"] },

@@ -192,9 +192,15 @@ fn attach(
     match open.last_mut() {
         None => *root = Some(node),
         Some(Open::Sequence { items, .. }) => items.push(node),
-        Some(Open::Mapping { entries, key, .. }) => match key.take() {
+        Some(Open::Mapping { place, flow, entries, key }) => match key.take() {
             None => match node.value {
-                Value::Scalar { text, .. } => *key = Some((text, node.place)),
+                Value::Scalar { text, .. } => {
+                    // The parser's mark of a mapping without braces is its first colon.
+                    if !*flow && entries.is_empty() {
+                        *place = Place { length: 1, ..node.place };
+                    }
+                    *key = Some((text, node.place));
+                }
                 _ => {
                     errors.push(
                         TopologyError::new(file, node.place, "a key must be a word, not a list or a mapping")
