@@ -98,7 +98,8 @@ async fn serve(config: &Config) -> Result<(), Failure> {
                 _ = interrupt.recv() => {}
             }
         })
-        .await;
+        .await
+        .map_err(Failure::failed)?;
     tracing::info!("the console has ended");
     Ok(())
 }

@@ -6,8 +6,8 @@
 //! request, so that idle or slow peers cannot use up the server. A browser that speaks plain HTTP to the port is sent
 //! to HTTPS.
 
-use crate::auth::password::Hasher;
-use crate::auth::setup::{SetupError, ensure_administrator};
+use crate::auth::password::{HashError, Hasher};
+use crate::auth::setup::{self, SetupError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::routes::{self, App, Peer};
@@ -90,11 +90,13 @@ pub struct Server {
     address: SocketAddr,
     watcher: Watcher,
     measuring: JoinHandle<()>,
+    setup: Option<JoinHandle<Result<(), SetupError>>>,
+    ready: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
 }
 
 impl Server {
-    /// Opens everything. Blocks for the short time of opening the database and, at the first start, of one hash.
+    /// Opens everything. Blocks for the short time of opening the database.
     pub async fn bind(
         config: &Config,
         clock: Arc<dyn Clock>,
@@ -105,9 +107,7 @@ impl Server {
         private_folder(&config.data)
             .map_err(|cause| StartError::Data { path: config.data.clone(), cause })?;
         let store = Store::open(&config.data)?;
-        if ensure_administrator(&store, config.setup_password_file.as_deref(), clock.now())? {
-            tracing::info!("made the first administrator from the setup password file");
-        }
+        let first = setup::prepare(&store, config.setup_password_file.as_deref())?;
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|cause| StartError::Listen { address: config.listen, cause })?;
@@ -120,8 +120,20 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let (watcher, measuring) = Watcher::start(source, Arc::clone(&clock), pace, stopped);
         let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        // The slow hash of the first password does not delay the listener; sign-ins wait for it.
+        let (ready, is_ready) = watch::channel(first.is_none());
+        let setup = first.map(|first| {
+            let (store, now) = (store.clone(), clock.now());
+            tokio::task::spawn_blocking(move || {
+                first.complete(&store, now)?;
+                tracing::info!("made the first administrator from the setup password file");
+                ready.send_replace(true);
+                Ok(())
+            })
+        });
         let app = App {
             store,
+            ready: is_ready.clone(),
             watcher: watcher.clone(),
             clock,
             hasher: Hasher::default(),
@@ -136,6 +148,8 @@ impl Server {
             address,
             watcher,
             measuring,
+            setup,
+            ready: is_ready,
             stop,
         })
     }
@@ -145,13 +159,32 @@ impl Server {
         self.address
     }
 
+    /// Becomes true once the first administrator exists.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
+    }
+
     /// The watcher of the cluster.
     pub fn watcher(&self) -> Watcher {
         self.watcher.clone()
     }
 
-    /// Serves until `shutdown` resolves.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+    /// Serves until `shutdown` resolves, or the first administrator could not be made.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+        let mut failure = Ok(());
+        let setup = self.setup.take();
+        // Resolves only when nobody will ever be able to sign in.
+        let hopeless = async move {
+            match setup {
+                Some(setup) => match setup.await {
+                    Ok(Err(error)) => StartError::Setup(error),
+                    Ok(Ok(())) => std::future::pending().await,
+                    Err(_) => StartError::Setup(SetupError::Hash(HashError::Failed)),
+                },
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(hopeless);
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         tokio::pin!(shutdown);
@@ -162,6 +195,10 @@ impl Server {
             };
             let accepted = tokio::select! {
                 () = &mut shutdown => break,
+                error = &mut hopeless => {
+                    failure = Err(error);
+                    break;
+                }
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
@@ -189,6 +226,7 @@ impl Server {
             connections.abort_all();
         }
         self.measuring.abort();
+        failure
     }
 }
 

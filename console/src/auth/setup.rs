@@ -1,9 +1,10 @@
 //! The first administrator, from the file that the installer wrote.
 //!
-//! Given: the database and the path. Steps: do nothing when an administrator exists; read the file (private to its
-//! owner, small); take a password or a ready hash from it; store the hash; overwrite the file with a note, so that
-//! the password is nowhere in the clear. The file itself stays: an installer that writes it only when it is absent
-//! then has nothing to change at its next run.
+//! Given: the database and the path. [`prepare`] is quick and finds what is wrong: nothing to do when an administrator
+//! exists; else read the file (private to its owner, small) and judge what stands in it. [`Setup::complete`] is slow
+//! where a password must be hashed: it stores the hash and overwrites the file with a note, so that the password is
+//! nowhere in the clear. The file itself stays: an installer that writes it only when it is absent then has nothing
+//! to change at its next run.
 
 use super::password;
 use crate::store::{Store, StoreError};
@@ -65,10 +66,23 @@ pub enum SetupError {
     Store(#[from] StoreError),
 }
 
-/// Makes sure that somebody can sign in. True: the first administrator was made now. Blocking.
-pub fn ensure_administrator(store: &Store, file: Option<&Path>, now: i64) -> Result<bool, SetupError> {
+/// The first administrator, about to be made.
+#[derive(Debug)]
+pub struct Setup {
+    path: PathBuf,
+    credential: Credential,
+}
+
+#[derive(Debug)]
+enum Credential {
+    Password(Secret),
+    Hash(String),
+}
+
+/// Finds out whether the first administrator must be made, and whether that will work. None: there is one.
+pub fn prepare(store: &Store, file: Option<&Path>) -> Result<Option<Setup>, SetupError> {
     if !store.has_no_administrator()? {
-        return Ok(false);
+        return Ok(None);
     }
     let path = file.ok_or(SetupError::NoFile)?;
     let text = read_private(path)?;
@@ -77,16 +91,26 @@ pub fn ensure_administrator(store: &Store, file: Option<&Path>, now: i64) -> Res
     if line.starts_with('#') || line.contains('\n') {
         return Err(content());
     }
-    let hash = if password::is_hash(line) {
-        line.to_owned()
+    let credential = if password::is_hash(line) {
+        Credential::Hash(line.to_owned())
     } else if password::weakness(line, FIRST_ADMINISTRATOR).is_none() {
-        password::hash(&Secret::new(line))?
+        Credential::Password(Secret::new(line))
     } else {
         return Err(content());
     };
-    store.add_administrator(FIRST_ADMINISTRATOR, &hash, now)?;
-    replace(path).map_err(|cause| SetupError::File { path: path.to_path_buf(), cause })?;
-    Ok(true)
+    Ok(Some(Setup { path: path.to_path_buf(), credential }))
+}
+
+impl Setup {
+    /// Makes the first administrator. Blocking.
+    pub fn complete(self, store: &Store, now: i64) -> Result<(), SetupError> {
+        let hash = match self.credential {
+            Credential::Hash(hash) => hash,
+            Credential::Password(password) => password::hash(&password)?,
+        };
+        store.add_administrator(FIRST_ADMINISTRATOR, &hash, now)?;
+        replace(&self.path).map_err(|cause| SetupError::File { path: self.path, cause })
+    }
 }
 
 fn read_private(path: &Path) -> Result<Secret, SetupError> {
@@ -115,7 +139,7 @@ fn replace(path: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{SetupError, ensure_administrator};
+    use super::{SetupError, prepare};
     use crate::auth::password;
     use crate::store::Store;
     use maxim_model::Secret;
@@ -134,34 +158,34 @@ mod tests {
     #[test]
     fn takes_the_password_once_and_wipes_the_file() {
         let (_folder, store, path) = prepared("planted-7431-orbit\n", 0o600);
-        assert!(ensure_administrator(&store, Some(&path), 1).unwrap());
+        prepare(&store, Some(&path)).unwrap().unwrap().complete(&store, 1).unwrap();
         let stored = store.administrator("admin").unwrap().unwrap().password_hash;
         assert!(password::verify(Some(&stored), &Secret::new("planted-7431-orbit")));
         let left = std::fs::read_to_string(&path).unwrap();
         assert!(left.starts_with('#') && !left.contains("planted"));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(!ensure_administrator(&store, Some(&path), 2).unwrap(), "the second start changes nothing");
+        assert!(prepare(&store, Some(&path)).unwrap().is_none(), "the second start changes nothing");
     }
 
     #[test]
     fn takes_a_ready_hash() {
         let hash = password::hash(&Secret::new("planted-7431-orbit")).unwrap();
         let (_folder, store, path) = prepared(&hash, 0o600);
-        assert!(ensure_administrator(&store, Some(&path), 1).unwrap());
+        prepare(&store, Some(&path)).unwrap().unwrap().complete(&store, 1).unwrap();
         assert_eq!(store.administrator("admin").unwrap().unwrap().password_hash, hash);
     }
 
     #[test]
     fn refuses_what_cannot_be_trusted_or_used() {
         let (_folder, store, path) = prepared("planted-7431-orbit\n", 0o644);
-        assert!(matches!(ensure_administrator(&store, Some(&path), 1), Err(SetupError::Mode { .. })));
+        assert!(matches!(prepare(&store, Some(&path)), Err(SetupError::Mode { .. })));
         for content in ["", "short", "# Used", "two lines of\npassword text"] {
             let (_folder, store, path) = prepared(content, 0o600);
-            let error = ensure_administrator(&store, Some(&path), 1).unwrap_err();
+            let error = prepare(&store, Some(&path)).unwrap_err();
             assert!(matches!(error, SetupError::Content { .. }), "{content:?}: {error}");
         }
-        assert!(matches!(ensure_administrator(&store, None, 1), Err(SetupError::NoFile)));
+        assert!(matches!(prepare(&store, None), Err(SetupError::NoFile)));
         let absent = path.with_file_name("absent");
-        assert!(matches!(ensure_administrator(&store, Some(&absent), 1), Err(SetupError::File { .. })));
+        assert!(matches!(prepare(&store, Some(&absent)), Err(SetupError::File { .. })));
     }
 }

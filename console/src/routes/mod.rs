@@ -33,6 +33,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Largest form that is read, bytes.
 const LARGEST_FORM: usize = 16 * 1024;
@@ -45,6 +46,8 @@ pub struct Peer(pub SocketAddr);
 pub struct App {
     /// The console's database.
     pub store: Store,
+    /// True once the first administrator exists.
+    pub ready: watch::Receiver<bool>,
     /// The cluster's state.
     pub watcher: Watcher,
     /// The clock.

@@ -92,6 +92,11 @@ async fn sign_in(
         page::render(status, &SignIn { ui, account: account.clone(), next: next.clone(), error })
     };
 
+    // At the very first start the password that is about to be typed may still be being hashed. If that fails the
+    // server ends, and so does this wait.
+    if app.ready.clone().wait_for(|ready| *ready).await.is_err() {
+        return page::busy(&app, &visitor);
+    }
     let subjects = Subject::of(&account, peer.ip());
     let (name, counted) = (account.clone(), subjects.clone());
     let admitted =

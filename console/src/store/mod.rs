@@ -15,6 +15,8 @@ pub use attempts::Admission;
 pub use sessions::{Session, TokenDigest};
 
 use rusqlite::Connection;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -69,6 +71,9 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(DATABASE_FILE);
         let fail = |cause| StoreError::Database { path: path.clone(), cause };
+        // Made by us first, so that it is private; SQLite gives its other files the same mode. If it cannot be made,
+        // SQLite says why.
+        let _ = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut connection = Connection::open(&path).map_err(fail)?;
         connection.busy_timeout(BUSY).map_err(fail)?;
         connection.pragma_update(None, "journal_mode", "wal").map_err(fail)?;
@@ -114,6 +119,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::{DATABASE_FILE, Store, StoreError};
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn opens_twice_and_keeps_what_is_there() {
@@ -123,6 +129,8 @@ mod tests {
         drop(store);
         let store = Store::open(folder.path()).unwrap();
         assert_eq!(store.administrator("admin").unwrap().unwrap().password_hash, "hash");
+        let mode = std::fs::metadata(folder.path().join(DATABASE_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use maxim_console::auth::token;
 use maxim_console::clock::{Clock, ManualClock};
 use maxim_console::config::{ClusterConfig, Config};
-use maxim_console::server::Server;
+use maxim_console::server::{Server, StartError};
 use maxim_console::status::source::{MeasureError, StatusSource};
 use maxim_console::status::watcher::{Pace, Watcher};
 use maxim_console::store::Store;
@@ -53,7 +53,7 @@ pub struct Console {
     answer: Arc<Mutex<Answer>>,
     certificate: CertificateDer<'static>,
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), StartError>>,
     pub folder: tempfile::TempDir,
 }
 
@@ -93,13 +93,14 @@ impl Console {
             Pace { looked_at: Duration::from_millis(1), idle: Duration::from_millis(20), ..Pace::default() };
         let source = Arc::new(Scripted(Arc::clone(&answer)));
         let server = Server::bind(&config, clock.clone(), source, pace).await.unwrap();
-        let (address, watcher) = (server.address(), server.watcher());
+        let (address, watcher, mut ready) = (server.address(), server.watcher(), server.ready());
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
         let certificate = pair.cert.der().clone();
         let console = Self { address, clock, watcher, answer, certificate, stop: Some(stop), task, folder };
+        tokio::time::timeout(PATIENCE, ready.wait_for(|ready| *ready)).await.unwrap().unwrap();
         console.measured().await;
         console
     }
@@ -151,7 +152,7 @@ impl Console {
     /// Tells it to stop and waits for its end.
     pub async fn stop(mut self) {
         self.stop.take().unwrap().send(()).unwrap();
-        tokio::time::timeout(PATIENCE, &mut self.task).await.unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, &mut self.task).await.unwrap().unwrap().unwrap();
     }
 }
 
