@@ -59,6 +59,7 @@ pub fn serve(access: Access, input: impl Read, output: impl Write) -> Result<()>
     }
     // Releases the lock, if this agent holds it.
     server.lock().unwrap_or_else(PoisonError::into_inner).lease = None;
+    tasks::finish_syncs();
     outcome
 }
 

@@ -96,7 +96,7 @@ fn traces(scope: &Scope) -> (Vec<String>, Vec<String>) {
         for (folder, is_image) in [("images", true), ("web", true), ("bin", false)] {
             for path in entries(&own.join(folder)) {
                 let complete = if is_image {
-                    path.join(crate::tasks::COMPLETE).is_file()
+                    !crate::tasks::completed(&path).is_empty()
                 } else {
                     // A program gets its name only when it is whole, so a name in the folder is enough.
                     entries(&path).iter().any(|file| file.is_file() && !is_hidden(file))

@@ -1,10 +1,14 @@
 //! A component image or an archive: a versioned folder unpacked from a stream. A complete one carries a mark with the
 //! digest of its archive, written last, so that "already there" is cheap to see and true.
+//!
+//! Nobody waits for the disk: the mark first names the boot in which it was written, and holds for that boot only.
+//! In the background the file system is synced, and then the mark is written anew without the boot. After a power cut
+//! in between the boot is another one, the folder counts as incomplete and is made again.
 
 use super::Outcome;
 use crate::error::{Failure, Result};
 use crate::files::{
-    Ownership, absolute, commit, make_parents, parent, read_text, remove_any, sweep, temporary_beside,
+    Ownership, absolute, make_parents, parent, read_text, remove_any, sweep, temporary_beside, write_atomic,
 };
 use crate::link::ContentSource;
 use crate::unpack::unpack;
@@ -13,13 +17,55 @@ use nix::sys::statvfs::statvfs;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 /// The mark of a complete folder; it holds the archive's SHA-256.
 pub const COMPLETE: &str = ".maxim-complete";
 
 /// The digest that a complete folder was made from; empty when it is not complete.
 pub fn completed(path: &Path) -> String {
-    read_text(path.join(COMPLETE))
+    completed_in(&read_text(path.join(COMPLETE)), &boot())
+}
+
+/// What a mark says in a boot.
+fn completed_in(mark: &str, boot: &str) -> String {
+    let mut words = mark.split_whitespace();
+    let digest = words.next().unwrap_or_default();
+    match words.next() {
+        Some(written) if written != boot => String::new(),
+        _ => digest.to_owned(),
+    }
+}
+
+/// Identifies the running boot of the kernel, whose page cache holds what is not on disk yet.
+fn boot() -> String {
+    read_text("/proc/sys/kernel/random/boot_id")
+}
+
+/// Syncs in the background; waited for when the agent ends.
+static SYNCS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+
+/// Waits for the background. A killed agent loses only the second form of the mark.
+pub fn finish_syncs() {
+    let handles = std::mem::take(&mut *SYNCS.lock().unwrap_or_else(PoisonError::into_inner));
+    for handle in handles {
+        let _ = handle.join();
+    }
+}
+
+fn sync_later(path: &Path, sha256: &str) {
+    let (path, text) = (path.to_path_buf(), format!("{sha256}\n"));
+    let job = move || {
+        let synced = File::open(&path).is_ok_and(|folder| nix::unistd::syncfs(folder).is_ok());
+        if synced {
+            // When this fails the mark still holds for this boot.
+            let _ = write_atomic(&path.join(COMPLETE), text.as_bytes(), Ownership::mode(0o644));
+        }
+    };
+    if let Ok(handle) = std::thread::Builder::new().name("sync".into()).spawn(job) {
+        SYNCS.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+    }
 }
 
 /// What would change.
@@ -70,20 +116,20 @@ fn make(
     content.verify(&task.name, &task.sha256)?;
     Ownership::mode(0o755).set(temporary)?;
     let mark = temporary.join(COMPLETE);
-    // Everything reaches the disk before the mark does, or a power cut could leave a marked folder with empty files.
-    sync_file_system(temporary)?;
-    fs::write(&mark, format!("{}\n", task.sha256)).map_err(Failure::file("write", &mark))?;
-    File::open(&mark).and_then(|file| file.sync_all()).map_err(Failure::file("sync", &mark))?;
+    let boot = boot();
+    if boot.is_empty() {
+        // A kernel that does not name its boot: then the disk must be waited for.
+        let handle = File::open(temporary).map_err(Failure::file("open", temporary))?;
+        nix::unistd::syncfs(handle).map_err(Failure::errno("sync the file system of", temporary))?;
+    }
+    fs::write(&mark, format!("{} {boot}\n", task.sha256)).map_err(Failure::file("write", &mark))?;
     // A folder in the way is incomplete, or it would not be replaced.
     if path.symlink_metadata().is_ok() {
         remove_any(path);
     }
-    commit(temporary, path)
-}
-
-fn sync_file_system(folder: &Path) -> Result<()> {
-    let handle = File::open(folder).map_err(Failure::file("open", folder))?;
-    nix::unistd::syncfs(handle).map_err(Failure::errno("sync the file system of", folder))
+    fs::rename(temporary, path).map_err(Failure::file("rename into place", path))?;
+    sync_later(path, &task.sha256);
+    Ok(())
 }
 
 /// Refuses at once what cannot fit, instead of after a long transfer.
@@ -99,4 +145,17 @@ fn room(path: &Path, wanted: u64) -> Result<()> {
         io::ErrorKind::StorageFull,
         format!("{full} ({free} bytes are free, {wanted} are needed)"),
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::completed_in;
+
+    #[test]
+    fn an_unsynced_mark_holds_for_its_boot_only() {
+        assert_eq!(completed_in("0f3a", "boot-1"), "0f3a");
+        assert_eq!(completed_in("0f3a boot-1", "boot-1"), "0f3a");
+        assert_eq!(completed_in("0f3a boot-1", "boot-2"), "");
+        assert_eq!(completed_in("", "boot-1"), "");
+    }
 }

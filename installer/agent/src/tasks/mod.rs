@@ -10,7 +10,7 @@ mod command;
 mod directory;
 mod file;
 mod image;
-pub use image::COMPLETE;
+pub use image::{completed, finish_syncs};
 mod limits;
 mod sql;
 mod sysctl;
