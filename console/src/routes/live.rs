@@ -67,9 +67,6 @@ impl Live {
     pub fn ui(&self, app: &App, visitor: &Visitor, section: Section) -> Ui {
         let mut ui = visitor.ui(app, section);
         ui.live = true;
-        if let Some(status) = &self.snapshot.status {
-            ui.cluster.clone_from(&status.cluster);
-        }
         ui
     }
 

@@ -41,7 +41,8 @@ impl Visitor {
             here: self.here.clone(),
             administrator: self.session.as_ref().map(|session| session.administrator.clone()),
             form_token: Ui::token_for(self.form_cookie.as_ref()),
-            cluster: String::new(),
+            // Strangers are not told.
+            cluster: if self.session.is_some() { app.watcher.cluster() } else { String::new() },
             live: false,
             assets: Arc::clone(&app.assets),
         }

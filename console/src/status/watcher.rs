@@ -99,6 +99,11 @@ impl Watcher {
         lock(&self.shared.snapshot).clone()
     }
 
+    /// The cluster's name, once it is known. No look.
+    pub fn cluster(&self) -> String {
+        lock(&self.shared.snapshot).status.as_ref().map(|status| status.cluster.clone()).unwrap_or_default()
+    }
+
     /// Resolves when a measurement has ended that had not when this was called.
     pub async fn next_round(&self) {
         let mut rounds = self.shared.rounds.subscribe();

@@ -12,6 +12,8 @@ async fn all_well_is_said_in_the_first_line() {
     page.says("All well. 4 components on 3 hosts run and answer.").says("acme").says("3 of 3").says("4 of 4");
     page.says("href=\"https://im.acme.example/\"").says("@im.acme.example").says("0 s ago");
     page.says_not("What is not well");
+    browser.get("/settings").await.says("acme");
+    console.browser().get("/sign-in").await.says_not("acme");
     console.stop().await;
 }
 
