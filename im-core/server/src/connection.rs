@@ -216,7 +216,7 @@ async fn run(mut connection: Connection, bound: Bound) {
         received: session.handled.load(Ordering::Relaxed),
     };
     let end = run_until_end(&mut connection, &mut state, generation).await;
-    finish_session(connection, state, generation, inbound, end).await;
+    Box::pin(finish_session(connection, state, generation, inbound, end)).await;
 }
 
 async fn run_until_end(connection: &mut Connection, state: &mut Inbound, generation: u32) -> End {
@@ -233,7 +233,8 @@ async fn run_until_end(connection: &mut Connection, state: &mut Inbound, generat
                     }
                     let Connection { link, framer, lang, .. } = connection;
                     let session = Arc::clone(&state.session);
-                    let handling = inbound::stanza(state, raw, head, framer, lang.as_deref());
+                    // On the heap, so that a session that waits does not hold the room for it.
+                    let handling = Box::pin(inbound::stanza(state, raw, head, framer, lang.as_deref()));
                     if let Err(end) = drive(link, &session, generation, handling).await {
                         return end;
                     }
@@ -248,7 +249,7 @@ async fn run_until_end(connection: &mut Connection, state: &mut Inbound, generat
             std::future::poll_fn(|context| poll_event(connection, state, generation, room, context)).await;
         match event {
             Event::Read => {}
-            Event::Commit(result) => inbound::committed(state, result).await,
+            Event::Commit(result) => Box::pin(inbound::committed(state, result)).await,
             Event::End(end) => return end,
         }
     }
@@ -350,4 +351,32 @@ async fn finish_session(
     }
     // The stream's end is said after the session's, so that a client that waits for it finds the session gone.
     connection.finish(end).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn four<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every idle session holds these: what grows here grows a hundred thousand times.
+    #[test]
+    fn what_a_session_holds_stays_small() {
+        let sizes = [
+            ("serve", four(serve), 900),
+            ("run", two(run), 1_400),
+            ("connection", size_of::<Connection>(), 500),
+            ("session", size_of::<Session>(), 500),
+            ("pending", size_of::<Pending>(), 64),
+        ];
+        for (name, size, most) in sizes {
+            assert!(size <= most, "{name} takes {size} bytes, more than {most}: {sizes:?}");
+        }
+    }
 }

@@ -32,6 +32,7 @@ pub mod negotiation;
 pub mod offline;
 pub mod passwords;
 pub mod presence;
+pub mod process;
 pub mod resume;
 pub mod routing;
 pub mod sasl;

@@ -10,9 +10,11 @@
 )]
 
 mod client;
+mod fixtures;
 mod server;
 
 mod administration;
+mod cluster;
 mod durability;
 mod hostile;
 mod messages;

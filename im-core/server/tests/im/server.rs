@@ -19,9 +19,19 @@ pub struct Server {
 pub const DOMAIN: &str = "im.example";
 
 impl Server {
-    /// Starts a server that wants TLS; `more` is put at the end of its configuration.
+    /// Starts a server on a SQLite file; `more` is put at the end of its configuration.
     pub async fn start(more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let store = format!("store: {{sqlite: {{path: {}/im.db}}}}\n{more}", folder.path().display());
+        Self::start_in(folder, &store).await
+    }
+
+    /// Starts a server; `more` names its store.
+    pub async fn start_on(more: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), more).await
+    }
+
+    async fn start_in(folder: tempfile::TempDir, more: &str) -> Self {
         let names = vec![DOMAIN.to_owned(), "localhost".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
@@ -34,7 +44,7 @@ impl Server {
             "domain: {DOMAIN}\nlisten:\n  xmpp: ['127.0.0.1:0']\n  xmpp_tls: ['127.0.0.1:0']\n  https: ['127.0.0.1:0']\n  \
              metrics: '127.0.0.1:0'\n  admin_socket: {path}/admin.sock\n\
              tls: {{certificate: {path}/cert.pem, key: {path}/key.pem}}\nweb: {{root: {path}/web, ca_certificate: {path}/cert.pem}}\n\
-             store: {{sqlite: {{path: {path}/im.db}}}}\nports_file: {path}/ports.json\n{more}\n"
+             ports_file: {path}/ports.json\n{more}\n"
         );
         std::fs::write(folder.path().join("im.yaml"), config).unwrap();
         let mut server = Self { folder, process: None, ports: Value::Null };

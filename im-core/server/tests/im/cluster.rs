@@ -1,0 +1,98 @@
+//! Two nodes on one MariaDB and one Redis: to a client they are one server.
+
+use std::time::Duration;
+
+use im_proto::ns;
+
+use crate::client::{Client, PATIENCE, body};
+use crate::fixtures::Services;
+use crate::server::Server;
+
+fn chat(to: &str, text: &str) -> String {
+    format!("<message to='{to}' type='chat' id='m'><body>{text}</body></message>")
+}
+
+/// Waits until both nodes know of each other.
+async fn meet(nodes: [&Server; 2]) {
+    let both = async {
+        for node in nodes {
+            while node.admin().stats().await.unwrap().nodes.len() < 2 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, both).await.expect("the nodes do not see each other");
+}
+
+#[tokio::test]
+async fn two_nodes_are_one_server() {
+    let services = Services::start();
+    let one = Server::start_on(&format!("node: one\n{}", services.config())).await;
+    let mut two = Server::start_on(&format!("node: two\n{}", services.config())).await;
+    meet([&one, &two]).await;
+    one.users(["alice", "bob"]).await;
+    let mut alice = Client::online(&one, "alice", "a").await;
+    let mut phone = Client::online(&two, "alice", "phone").await;
+    phone.iq("set", None, "<enable xmlns='urn:xmpp:carbons:2'/>").await;
+    let mut bob = Client::online(&two, "bob", "b").await;
+    bob.iq("get", None, "<query xmlns='jabber:iq:roster'/>").await;
+
+    // Messages both ways, in order, with carbons on the other node.
+    for n in 0..50 {
+        alice.send(&chat("bob@im.example", &n.to_string())).await;
+    }
+    for n in 0..50 {
+        let message = bob.message().await;
+        assert_eq!(body(&message), n.to_string());
+        assert!(message.child("delay", ns::DELAY).is_none(), "bob was there");
+    }
+    let carbon = phone.message().await;
+    assert!(carbon.child("sent", ns::CARBONS).is_some(), "{carbon:?}");
+    bob.send(&chat("alice@im.example/a", "hi")).await;
+    assert_eq!(body(&alice.message().await), "hi");
+    bob.send("<iq type='get' id='p' to='alice@im.example/a'><ping xmlns='urn:xmpp:ping'/></iq>").await;
+    let asked = alice.until(|e| e.name == "iq").await;
+    alice.send(&format!("<iq type='result' id='p' to='{}'/>", asked.attr("from").unwrap())).await;
+    bob.until(|e| e.attr("id") == Some("p")).await;
+
+    // Subscriptions: pushes and presence cross over.
+    alice.send("<presence type='subscribe' to='bob@im.example'/>").await;
+    bob.until(|e| e.attr("type") == Some("subscribe")).await;
+    bob.send("<presence type='subscribed' to='alice@im.example'/>").await;
+    alice.until(|e| e.name == "presence" && e.attr("from") == Some("bob@im.example/b")).await;
+
+    // The same resource on the other node: the older session goes.
+    let mut newer = Client::online(&one, "bob", "b").await;
+    assert_eq!(bob.ended().await.as_deref(), Some("conflict"));
+    alice.send(&chat("bob@im.example", "to the newer")).await;
+    assert_eq!(body(&newer.message().await), "to the newer");
+
+    // A node dies: who was on it is gone, and what is sent to it waits for the next session.
+    let mut last = Client::online(&two, "bob", "on two").await;
+    last.send("<presence><priority>10</priority></presence>").await;
+    alice
+        .until(|e| {
+            e.attr("from") == Some("bob@im.example/on two") && e.child("priority", ns::CLIENT).is_some()
+        })
+        .await;
+    drop(newer);
+    alice
+        .until(|e| e.attr("from") == Some("bob@im.example/b") && e.attr("type") == Some("unavailable"))
+        .await;
+    two.kill();
+    alice.send(&chat("bob@im.example", "after the death")).await;
+    let gone = tokio::time::timeout(Duration::from_mins(1), async {
+        loop {
+            let element = alice.read().await.expect("the stream ended");
+            if element.attr("from") == Some("bob@im.example/on two")
+                && element.attr("type") == Some("unavailable")
+            {
+                return;
+            }
+        }
+    });
+    gone.await.expect("nobody says that bob is gone");
+    let mut bob = Client::bound(&one, "bob", "again").await;
+    bob.send("<presence/>").await;
+    assert_eq!(body(&bob.message().await), "after the death");
+}
