@@ -61,31 +61,40 @@ pub struct Config {
     #[serde(default)]
     pub tls: Option<TlsFiles>,
     /// What is served at `/` and beside it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "empty_is_default")]
     pub web: Web,
     /// Where messages and accounts are kept.
     pub store: StoreSection,
     /// Where live state is kept; memory when not given.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "empty_is_default")]
     pub live: LiveSection,
     /// Who may make accounts.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "empty_is_default")]
     pub registration: Registration,
     /// Allows signing in without TLS, for load tests; refused unless every XMPP listener is on loopback.
     #[serde(default)]
     pub allow_plaintext: bool,
     /// The message archive.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "empty_is_default")]
     pub archive: ArchiveSection,
     /// Limits.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "empty_is_default")]
     pub limits: LimitSection,
     /// Where to write the ports that were bound, as JSON.
     #[serde(default)]
     pub ports_file: Option<PathBuf>,
     /// Logging.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "empty_is_default")]
     pub log: LogSection,
+}
+
+/// A section with nothing in it, as a template may leave one, means its defaults.
+fn empty_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn default_node() -> String {
@@ -528,6 +537,9 @@ mod tests {
         let config = Config::parse(GOOD, Path::new("im.yaml")).unwrap();
         assert_eq!(config.domain, "im.example");
         assert_eq!(config.limits.resume_seconds, 300);
+        let empty =
+            Config::parse(&format!("{GOOD}limits:\nweb:\nlive: {{}}\n"), Path::new("im.yaml")).unwrap();
+        assert_eq!(empty.limits.resume_seconds, 300);
         assert!(matches!(config.store_config().unwrap(), StoreConfig::Sqlite { .. }));
         for (name, default, min, max) in LimitSection::TABLE {
             assert!((min..=max).contains(&default), "{name}");

@@ -327,7 +327,11 @@ async fn resume(
                         }
                         ok.then_some(Bound { session, generation, inbound })
                     }
-                    Err(_) => None,
+                    Err(_) => {
+                        // It has no connection and no time limit any more: both begin anew.
+                        crate::presence::await_resumption(&core, &session, generation);
+                        None
+                    }
                 }
             }
             None => None,

@@ -313,9 +313,10 @@ pub async fn session_ended(core: &Arc<Core>, session: &Arc<Session>) {
     {
         core.report("cannot tell the other nodes of the end of a session", &error);
     }
-    if was_available {
+    // Whoever took over the resource is there under the same address, and must not be said to be gone.
+    let replaced = routing::session(core, &session.address).is_some_and(|other| other.priority().is_some());
+    if was_available && !replaced {
         let gone = unavailable_from(session.address.as_str());
-        // A session that took over the resource shows its own presence.
         tell_all(core, session, &gone, false).await;
         leave_directed(core, session, &gone);
         set_last_activity(core, session, String::new()).await;

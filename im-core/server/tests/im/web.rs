@@ -56,7 +56,7 @@ impl WebSocket {
     }
 
     async fn send(&mut self, xml: &str) {
-        let mut frame = vec![0x81, 0x80 | 126];
+        let mut frame = vec![0x81, 0x80 | 0x7e];
         frame.extend_from_slice(&(xml.len() as u16).to_be_bytes());
         frame.extend_from_slice(&[9, 8, 7, 6]);
         frame.extend(xml.bytes().enumerate().map(|(i, b)| b ^ [9, 8, 7, 6][i & 3]));
