@@ -104,6 +104,7 @@ pub(super) fn probe(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Vec<CheckRes
     }
     listen(run, sessions, &needs);
     let found = connect(run, sessions, &needs);
+    close(run, sessions, &needs);
     results.extend(needs.iter().zip(found).filter_map(|(need, found)| Some(judge(need, found?.as_ref()))));
     results
 }
@@ -127,6 +128,18 @@ fn listen(run: &Run<'_>, sessions: &mut [Session<'_>], needs: &[Need]) {
             if let Err(error) = agent.request("network", &request, LISTEN, |_| {}) {
                 tracing::debug!(host = session.host.name, cause = error.cause, "no listener for the probe");
             }
+        }
+    });
+}
+
+/// Closes the listeners (any next request does): the services want these ports in a moment.
+fn close(run: &Run<'_>, sessions: &mut [Session<'_>], needs: &[Need]) {
+    fleet::for_each(sessions.iter_mut(), run.context.concurrency, |session| {
+        let listened = needs.iter().any(|need| need.to == session.host.name);
+        if let Some(agent) = session.reader.as_mut().filter(|_| listened)
+            && let Err(error) = agent.request("network", &Request::Hello, LISTEN, |_| {})
+        {
+            session.error = Some(error);
         }
     });
 }
