@@ -235,7 +235,7 @@ pub(crate) fn read_topology(file: &Path) -> Result<String, Failure> {
         .map_err(failed)?;
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = good.split(|byte| *byte == b'\n').count();
         let start = good.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let column = String::from_utf8_lossy(&good[start..]).chars().count() + 1;
         let mut failure = Failure::usage("not valid UTF-8", "save the file as UTF-8 text");

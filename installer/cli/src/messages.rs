@@ -168,10 +168,11 @@ mod tests {
         assert!(unknown.is_empty(), "used and not in the message files: {unknown:?}");
         // Help texts are found by the names of commands and flags: see `every_command_has_its_help`.
         let unused: Vec<_> = english
-            .difference(&used)
+            .iter()
             .filter(|key| {
-                !["command-", "flag-", "argument-", "example-", "help-"].iter().any(|p| key.starts_with(p))
+                !["command-", "flag-", "argument-", "example-"].iter().any(|part| key.starts_with(part))
             })
+            .filter(|key| !source.contains(&format!("\"{key}\"")))
             .collect();
         assert!(unused.is_empty(), "in the message files and not used: {unused:?}");
     }

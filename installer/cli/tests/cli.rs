@@ -328,7 +328,9 @@ fn section(page: &mut String, command: &clap::Command, prefix: &str) {
             .collect();
         if !own.is_empty() {
             page.push_str("\n| argument | meaning |\n|---|---|\n");
-            own.iter().for_each(|argument| page.push_str(&row(argument)));
+            for argument in own {
+                page.push_str(&row(argument));
+            }
         }
         page.push_str(&format!(
             "\n```sh\n{}\n```\n",

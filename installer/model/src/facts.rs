@@ -103,7 +103,6 @@ pub struct Facts {
 mod nanos {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub fn serialize<S: Serializer>(value: &i128, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_i64(i64::try_from(*value).unwrap_or(i64::MAX))
     }

@@ -96,9 +96,10 @@ install-done = { $changes ->
     [one] Installed and proven by a message: one change, { $time }.
    *[other] Installed and proven by a message: { $changes } changes, { $time }.
 }
-account = Log in as   { $address }
-account-with-password = Log in as   { $address }   password   { $password }
-account-file = The password stands in { $path }
+account-chat = Log in to the chat
+account-console = Log in to the console
+account-password = password
+account-file = Passwords stand in { $path }
 dns-records = Create these DNS records:
 next = Next:
 next-user = add a person

@@ -81,8 +81,9 @@ install-done = { $changes ->
     [0] 一切正常，无需更改（{ $time }）。
    *[other] 安装完成，已用一条消息验证：{ $changes } 项变更，{ $time }。
 }
-account = 登录账号   { $address }
-account-with-password = 登录账号   { $address }   密码   { $password }
+account-chat = 登录聊天
+account-console = 登录控制台
+account-password = 密码
 account-file = 密码保存在 { $path }
 dns-records = 请创建以下 DNS 记录：
 next = 接下来：

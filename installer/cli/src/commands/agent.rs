@@ -16,7 +16,7 @@ pub(super) fn run(arguments: &[OsString]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match maxim_agent::serve(access, std::io::stdin(), std::io::stdout()) {
+    match maxim_agent::serve_standard(access) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "agent: {error}");

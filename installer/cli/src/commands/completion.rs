@@ -1,10 +1,10 @@
 //! `completion bash|zsh|fish`: completions for a shell, on standard output.
 
-use super::{Call, Outcome};
+use super::Call;
 use crate::arguments::{CompletionArguments, Shell};
 
 /// Prints the script.
-pub(super) fn run(call: &Call<'_>, arguments: &CompletionArguments) -> Outcome {
+pub(super) fn run(call: &Call<'_>, arguments: &CompletionArguments) -> u8 {
     let mut script = Vec::new();
     let mut command = crate::command();
     let shell = match arguments.shell {
@@ -14,5 +14,5 @@ pub(super) fn run(call: &Call<'_>, arguments: &CompletionArguments) -> Outcome {
     };
     clap_complete::generate(shell, &mut command, "maxim.ctl", &mut script);
     call.printer.raw(&script);
-    Ok(0)
+    0
 }

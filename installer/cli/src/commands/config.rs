@@ -28,14 +28,17 @@ fn get(call: &Call<'_>, key: Option<&str>) -> Outcome {
     let target = cluster::existing(call.global, call.printer)?;
     let all = flat(&target.loaded.topology);
     let Some(key) = key else {
-        let text: String = all.iter().map(|(key, value)| format!("{key} = {}\n", plain(value))).collect();
+        let text = lines(&all);
         call.printer.human(&text);
         call.printer.result(0, json!({ "cluster": target.loaded.topology.name, "configuration": all }));
         return Ok(0);
     };
     let below = format!("{key}.");
-    let found: BTreeMap<&String, &Json> =
-        all.iter().filter(|(name, _)| *name == key || name.starts_with(&below)).collect();
+    let found: BTreeMap<String, Json> = all
+        .iter()
+        .filter(|(name, _)| *name == key || name.starts_with(&below))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     if found.is_empty() {
         let hint = match nearest(key, all.keys().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -43,13 +46,22 @@ fn get(call: &Call<'_>, key: Option<&str>) -> Outcome {
         };
         return Err(Failure::usage(format!("there is no `{key}` in the configuration"), hint));
     }
-    let text: String = match found.iter().next() {
+    let text = match found.iter().next() {
         Some((name, value)) if found.len() == 1 && name.as_str() == key => format!("{}\n", plain(value)),
-        _ => found.iter().map(|(key, value)| format!("{key} = {}\n", plain(value))).collect(),
+        _ => lines(&found),
     };
     call.printer.human(&text);
     call.printer.result(0, json!({ "cluster": target.loaded.topology.name, "configuration": found }));
     Ok(0)
+}
+
+/// `KEY = VALUE` lines.
+fn lines(values: &BTreeMap<String, Json>) -> String {
+    let mut text = String::new();
+    for (key, value) in values {
+        text.push_str(&format!("{key} = {}\n", plain(value)));
+    }
+    text
 }
 
 /// The whole configuration by dotted names; settings with their defaults.

@@ -10,8 +10,12 @@ use crate::printer::plan_view;
 use crate::printer::style::duration;
 use maxim_engine::actions;
 use maxim_engine::actions::install::{InstallOptions, InstallOutcome};
+use maxim_model::Secret;
 use maxim_model::check::Verdict;
 use serde_json::json;
+
+/// The console's first user.
+const CONSOLE_USER: &str = "admin";
 
 /// Installs, or brings up to date.
 pub(super) fn run(call: &Call<'_>, hosts: &Where) -> Outcome {
@@ -106,20 +110,25 @@ pub(super) fn finish(call: &Call<'_>, session: &Session, outcome: &InstallOutcom
     Ok(code)
 }
 
-/// How to log in. The password is shown on a terminal only, and only in the run that made it.
+/// How to log in. Passwords are shown on a terminal only, and only in the run that made them.
 fn account(call: &Call<'_>, outcome: &InstallOutcome) -> String {
     let Some(account) = &outcome.account else { return String::new() };
     let (messages, style) = (call.printer.messages(), call.printer.style());
-    let path = account.path.display().to_string();
-    let shown = account.password.as_ref().filter(|_| call.printer.is_person());
-    let line = match shown {
-        Some(password) => messages.with(
-            "account-with-password",
-            values!["address" => style.bold(&account.address), "password" => style.bold(password.expose())],
-        ),
-        None => messages.with("account", values!["address" => style.bold(&account.address)]),
+    let mut rows = vec![Vec::new()];
+    let mut row = |what: &str, user: &str, password: Option<&Secret>| {
+        let mut cells = vec![messages.text(what), style.bold(user)];
+        if let Some(password) = password.filter(|_| call.printer.is_person()) {
+            cells.extend([messages.text("account-password"), style.bold(password.expose())]);
+        }
+        rows.push(cells);
     };
-    format!("\n{line}\n{}\n", style.dim(&messages.with("account-file", values!["path" => path])))
+    row("account-chat", &account.address, account.password.as_ref());
+    if !outcome.endpoints.console.is_empty() {
+        row("account-console", CONSOLE_USER, account.console_password.as_ref());
+    }
+    let path = account.path.display().to_string();
+    let table = crate::printer::table::render(&rows, &[], style);
+    format!("{table}{}\n", style.dim(&messages.with("account-file", values!["path" => path])))
 }
 
 fn records(call: &Call<'_>, outcome: &InstallOutcome) -> String {

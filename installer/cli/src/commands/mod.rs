@@ -76,6 +76,6 @@ pub(crate) fn run(cli: Cli, printer: &Arc<Printer>) -> Outcome {
         Command::Ca(command) => ca::run(&call, &command),
         Command::Bundle(command) => bundle::run(&call, command),
         Command::Uninstall(arguments) => uninstall::run(&call, &arguments),
-        Command::Completion(arguments) => completion::run(&call, &arguments),
+        Command::Completion(arguments) => Ok(completion::run(&call, &arguments)),
     }
 }

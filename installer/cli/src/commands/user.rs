@@ -23,24 +23,28 @@ pub(super) fn run(call: &Call<'_>, command: UserCommand) -> Outcome {
             let session = session(call)?;
             let password = passwords::new_password(password_stdin, messages)?;
             let user = user::add(&session.context, &NewUser { address, password, name, groups: Vec::new() })?;
-            say(call, "user-added", &user.address, json!({ "changes": 1, "user": user }))
+            say(call, "user-added", &user.address, json!({ "changes": 1, "user": user }));
+            Ok(0)
         }
         UserCommand::Passwd { address, password_stdin } => {
             check_address(&address)?;
             let session = session(call)?;
             let password = passwords::new_password(password_stdin, messages)?;
             user::passwd(&session.context, &address, &password)?;
-            say(call, "user-passwd", &address, json!({ "changes": 1 }))
+            say(call, "user-passwd", &address, json!({ "changes": 1 }));
+            Ok(0)
         }
         UserCommand::Disable { address } => {
             check_address(&address)?;
             user::set_enabled(&session(call)?.context, &address, false)?;
-            say(call, "user-disabled", &address, json!({ "changes": 1 }))
+            say(call, "user-disabled", &address, json!({ "changes": 1 }));
+            Ok(0)
         }
         UserCommand::Enable { address } => {
             check_address(&address)?;
             user::set_enabled(&session(call)?.context, &address, true)?;
-            say(call, "user-enabled", &address, json!({ "changes": 1 }))
+            say(call, "user-enabled", &address, json!({ "changes": 1 }));
+            Ok(0)
         }
         UserCommand::Remove { address } => {
             check_address(&address)?;
@@ -56,7 +60,8 @@ pub(super) fn run(call: &Call<'_>, command: UserCommand) -> Outcome {
                 return Err(Failure::failed(messages.text("declined"), ""));
             }
             user::remove(&session.context, &address)?;
-            say(call, "user-removed", &address, json!({ "changes": 1 }))
+            say(call, "user-removed", &address, json!({ "changes": 1 }));
+            Ok(0)
         }
         UserCommand::Import { list } => import(call, &list),
     }
@@ -67,7 +72,7 @@ fn session(call: &Call<'_>) -> Result<Session, Failure> {
     cluster::session(call.global, target, Needs::Nothing, call.printer)
 }
 
-fn say(call: &Call<'_>, key: &str, address: &str, fields: serde_json::Value) -> Outcome {
+fn say(call: &Call<'_>, key: &str, address: &str, fields: serde_json::Value) {
     let messages = call.printer.messages();
     let text = match key {
         "user-added" => messages.with("user-added", values!["address" => address]),
@@ -78,7 +83,6 @@ fn say(call: &Call<'_>, key: &str, address: &str, fields: serde_json::Value) -> 
     };
     call.printer.human(&format!("{text}\n"));
     call.printer.result(0, fields);
-    Ok(0)
 }
 
 /// What can be seen without the server: it knows the rest.

@@ -39,7 +39,7 @@ impl Printer {
             || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let terminal =
-            std::io::stderr().is_terminal() && !std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+            std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let err = Style::new(!plain && std::io::stderr().is_terminal());
         let progress = Progress::new(terminal && !global.quiet, global.quiet, global.verbose, err);
         Self {
@@ -105,6 +105,7 @@ impl Printer {
 
     /// Raw bytes on standard output (an exported certificate, a completion).
     pub fn raw(&self, bytes: &[u8]) {
+        self.clear();
         let mut out = std::io::stdout().lock();
         // A closed pipe is the reader's wish.
         let _ = out.write_all(bytes).and_then(|()| out.flush());
@@ -243,7 +244,7 @@ impl EventSink for Printer {
         if self.is_json()
             && let Ok(line) = serde_json::to_string(event)
         {
-            self.raw(format!("{line}\n").as_bytes());
+            write_to(&mut std::io::stdout().lock(), &format!("{line}\n"));
         }
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).event(event, &self.messages);
     }

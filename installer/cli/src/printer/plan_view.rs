@@ -62,15 +62,15 @@ fn sign(change: &Change, style: Style) -> Option<(String, &str)> {
 
 /// A diff, indented.
 pub(crate) fn diff_lines(diff: &str, style: Style) -> String {
-    diff.lines()
-        .map(|line| {
-            let painted = match line.chars().next() {
-                Some('+') => style.green(line),
-                Some('-') => style.red(line),
-                Some('@') => style.cyan(line),
-                _ => style.dim(line),
-            };
-            format!("      {painted}\n")
-        })
-        .collect()
+    let mut text = String::new();
+    for line in diff.lines() {
+        let painted = match line.chars().next() {
+            Some('+') => style.green(line),
+            Some('-') => style.red(line),
+            Some('@') => style.cyan(line),
+            _ => style.dim(line),
+        };
+        text.push_str(&format!("      {painted}\n"));
+    }
+    text
 }

@@ -110,8 +110,11 @@ impl Progress {
                 self.counts = Counts::default();
                 self.bar(step, "");
             }
+            EventKind::PhaseFinished { step, duration_ms } if step == "probe" => {
+                self.probed = Some(*duration_ms);
+            }
             EventKind::PhaseFinished { step, duration_ms } => {
-                self.phase_finished(step, *duration_ms, messages)
+                self.phase_finished(step, *duration_ms, messages);
             }
             EventKind::Connected { host, detail, agent_bytes_sent } => {
                 self.counts.hosts += 1;

@@ -176,7 +176,7 @@ fn read_host(
     }
     reader.mapping(node, &path, &HOST_KEYS)?;
     for key in ["name", "address"] {
-        if node.get(key).is_none() && !reader.misspelt(node, key, &HOST_KEYS) {
+        if node.get(key).is_none() && !Reader::misspelt(node, key, &HOST_KEYS) {
             reader.error(
                 node.place,
                 format!("`{path}` has no `{key}`"),

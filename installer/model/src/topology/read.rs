@@ -79,7 +79,7 @@ impl Reader<'_> {
     }
 
     /// Whether a missing key stands there with a typing mistake, which is told by itself.
-    pub fn misspelt(&self, node: &Node, key: &str, known: &[&str]) -> bool {
+    pub fn misspelt(node: &Node, key: &str, known: &[&str]) -> bool {
         let Value::Mapping { entries, .. } = &node.value else { return false };
         entries.iter().any(|entry| {
             !known.contains(&entry.key.as_str()) && nearest(&entry.key, known.iter().copied()) == Some(key)

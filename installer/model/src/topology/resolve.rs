@@ -31,7 +31,7 @@ pub(super) fn topology(reader: &mut Reader<'_>, root_node: &Node, root: &str) ->
     reader.mapping(root_node, "", &KEYS)?;
     let start = Place { line: root_node.place.line, column: root_node.place.column, length: 1, flag: 0 };
     let required = |reader: &mut Reader<'_>, key: &str, hint: &str| {
-        if root_node.get(key).is_none() && !reader.misspelt(root_node, key, &KEYS) {
+        if root_node.get(key).is_none() && !Reader::misspelt(root_node, key, &KEYS) {
             reader.error(start, format!("`{key}` is missing"), hint);
         }
     };
