@@ -177,7 +177,6 @@ mod tests {
         assert!(is_hash(&stored));
         assert!(verify(Some(&stored), &password));
         assert!(!verify(Some(&stored), &Secret::new("correct horse batterz")));
-        assert!(!verify(None, &Secret::new("")));
         assert_ne!(stored, hash(&password).unwrap(), "the salt is random");
         assert!(stored.contains(&ITERATIONS.to_string()) && !stored.contains("horse"));
     }
@@ -205,8 +204,9 @@ mod tests {
             &format!("{good}$more"),
         ] {
             assert!(!is_hash(bad), "{bad}");
-            assert!(!verify(Some(bad), &Secret::new("")), "{bad}");
         }
+        // Same work, answer no: even for the password whose hash an unknown account is compared with.
+        assert!(!verify(Some(""), &Secret::new("")));
     }
 
     #[test]
