@@ -1,6 +1,7 @@
 //! The whole build in its order; see the crate's header for the steps.
 
 use crate::bundle::{Part, write};
+use crate::command::run;
 use crate::debian::{Mirrors, PrivateApt};
 use crate::error::BuildError;
 use crate::image::{self, Definition, Image};
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// What to build.
@@ -80,6 +82,10 @@ pub fn build(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildRep
         Some(path) => SigningKey::load(path)?,
         None => SigningKey::developer(&options.home)?,
     };
+    progress.step("tools");
+    tools(&options.checkout)?;
+    lap("tools", &mut clock);
+
     let definitions = image::definitions()?;
     progress.step("lock");
     let (lock, relocked) = lock(options, &definitions, progress)?;
@@ -146,6 +152,16 @@ pub fn build(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildRep
         relocked,
         timings,
     })
+}
+
+/// Has the checkout install what building a bundle needs; a moment when all is there.
+fn tools(checkout: &Path) -> Result<(), BuildError> {
+    let script = checkout.join("tests/setup");
+    run(
+        Command::new(&script).arg("bundle").current_dir(checkout),
+        "installing what building a bundle needs",
+    )?;
+    Ok(())
 }
 
 /// Reads the lock file, or makes it anew, and sees that it is about the images as they are defined.

@@ -53,6 +53,9 @@ pub struct Definition {
     pub without: Vec<String>,
     /// Dropped paths.
     pub exclude: Vec<String>,
+    /// Files whose content is dropped.
+    #[serde(default)]
+    pub empty: Vec<String>,
     /// Symbolic links by path.
     pub links: BTreeMap<String, String>,
     /// Mount points.
@@ -184,6 +187,12 @@ pub fn compose(
         })?;
         let names = copyright.map(|text| licence_names(&String::from_utf8_lossy(&text))).unwrap_or_default();
         licences.insert(package.name.clone(), names);
+    }
+    for path in &definition.empty {
+        if !tree.nodes().contains_key(path) {
+            return Err(wrong(format!("{path}, which is to be emptied, is not in it")));
+        }
+        tree.put(path, Node::File(0o644, Arc::default()));
     }
     prune_links(&mut tree);
     furnish(&mut tree, definition);

@@ -1,8 +1,8 @@
 //! Builds the offline bundle: one file that holds every byte a cluster needs.
 //!
 //! Needs a checkout, a cache folder, and on the machine: `apt-get`, `dpkg-deb`, a Rust toolchain with
-//! `cargo-zigbuild` and Zig, and `npm` for the web chat (`tests/setup build bundle` brings them). No root. Steps of
-//! [`build`]:
+//! `cargo-zigbuild` and Zig, and `npm` for the web chat; what is missing is installed by the checkout's `tests/setup
+//! bundle`, which alone needs root, and only then. Steps of [`build`]:
 //!
 //! 1. [`lock`]: read `iso/bundle.lock`, or make it anew from Debian's signed indexes when told to;
 //! 2. [`debian`]: fetch exactly the locked packages by their hashes; [`image`]: compose component images from them;
