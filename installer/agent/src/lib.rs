@@ -34,4 +34,4 @@ mod unpack;
 mod wait;
 
 pub use error::{Failure, Result};
-pub use serve::{mutates, serve};
+pub use serve::{mutates, serve, serve_standard};

@@ -22,12 +22,26 @@ pub trait ContentSource {
 pub struct Link<R, W> {
     input: BufReader<R>,
     output: W,
+    /// Whether the engine has gone, where that can be seen without reading.
+    gone: Option<fn() -> bool>,
 }
 
 impl<R: Read, W: Write> Link<R, W> {
     /// Over the agent's standard input and output.
     pub fn new(input: R, output: W) -> Self {
-        Self { input: BufReader::with_capacity(256 << 10, input), output }
+        Self { input: BufReader::with_capacity(256 << 10, input), output, gone: None }
+    }
+
+    /// With a way to see that the engine has gone.
+    pub fn watching(mut self, gone: fn() -> bool) -> Self {
+        self.gone = Some(gone);
+        self
+    }
+
+    /// Whether the engine has gone. It sends nothing while it waits for an apply, so a stream that can be read then
+    /// is one that has ended.
+    pub fn gone(&self) -> bool {
+        self.input.buffer().is_empty() && self.gone.is_some_and(|gone| gone())
     }
 
     /// The next request; `None` at the end of input. A line that is no request is an error that names why.

@@ -19,7 +19,9 @@ use crate::tasks::{self, Batch, Context};
 use maxim_model::Secret;
 use maxim_model::task::Task;
 use maxim_model::wire::{Access, Reply, Request, ServiceAction, WIRE_VERSION};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,12 +31,27 @@ const FILE_BOUND: u64 = 1 << 20;
 /// Patience with an HTTP exchange. Adding an account costs a key derivation and a synced write, no more.
 const HTTP_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Serves until the input ends. `input` and `output` are the agent's standard streams.
+/// Serves on the process's own standard streams until the input ends. An engine that goes in the middle of an apply
+/// (interrupted, killed, cut off) is noticed after the task in hand: nothing more is begun.
+pub fn serve_standard(access: Access) -> Result<()> {
+    serve_link(access, Link::new(std::io::stdin(), std::io::stdout()).watching(input_ended))
+}
+
+fn input_ended() -> bool {
+    let input = std::io::stdin();
+    let mut waited = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+    matches!(poll(&mut waited, PollTimeout::ZERO), Ok(count) if count > 0)
+}
+
+/// Serves until the input ends, on any streams.
 pub fn serve(access: Access, input: impl Read, output: impl Write) -> Result<()> {
+    serve_link(access, Link::new(input, output))
+}
+
+fn serve_link(access: Access, mut link: Link<impl Read, impl Write>) -> Result<()> {
     let server = Server { access, scope: Scope::default(), lease: None, listeners: None };
     // Locked while a request is worked on; the signal thread takes it before it ends the process.
     let server = Arc::new(Mutex::new(server));
-    let mut link = Link::new(input, output);
     let signals = watch_signals(Arc::clone(&server));
     let outcome = loop {
         match link.request() {
@@ -281,6 +298,9 @@ impl Server {
         let mut batch = Batch::new(tasks);
         for task in tasks {
             let named = |failure| (Some(task.id.clone()), failure);
+            if link.gone() {
+                return Err(named(Failure::Wire("the engine has gone; nothing more is begun".into())));
+            }
             let mut context = self.context(task, &mut batch);
             let change = tasks::check(&mut context, task).map_err(named)?;
             link.reply(&Reply::Checked { id: task.id.clone(), change }).map_err(named)?;

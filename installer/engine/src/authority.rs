@@ -8,8 +8,8 @@ use crate::error::EngineError;
 use crate::files;
 use maxim_model::Secret;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -53,8 +53,11 @@ impl Authority {
         let key = files::read_optional(&folder.join("ca.key"))?;
         let index = match files::read_optional(&folder.join("certificates/index.json"))? {
             Some(text) => serde_json::from_str(&text).map_err(|error| {
-                EngineError::failed("certificates", format!("{}/certificates/index.json: {error}", folder.display()))
-                    .hint("remove the file: certificates are then issued anew")
+                EngineError::failed(
+                    "certificates",
+                    format!("{}/certificates/index.json: {error}", folder.display()),
+                )
+                .hint("remove the file: certificates are then issued anew")
             })?,
             None => BTreeMap::new(),
         };
@@ -166,8 +169,11 @@ fn serial() -> SerialNumber {
 }
 
 fn broken(folder: &Path, error: &rcgen::Error) -> EngineError {
-    EngineError::failed("certificates", format!("the authority in {} cannot be used: {error}", folder.display()))
-        .hint("restore ca.pem and ca.key from a copy")
+    EngineError::failed(
+        "certificates",
+        format!("the authority in {} cannot be used: {error}", folder.display()),
+    )
+    .hint("restore ca.pem and ca.key from a copy")
 }
 
 #[cfg(test)]

@@ -186,12 +186,14 @@ impl Delivery {
         let artefact = artefacts.values().find(|artefact| artefact.sha256 == sha256).ok_or_else(missing)?;
         match (&artefact.source, self) {
             (Source::File(path), _) => {
-                let file = File::open(path)
-                    .map_err(|error| EngineError::failed("content", format!("{}: {error}", path.display())))?;
+                let file = File::open(path).map_err(|error| {
+                    EngineError::failed("content", format!("{}: {error}", path.display()))
+                })?;
                 Ok(Content { size: artefact.size, reader: Box::new(file) })
             }
             (Source::Member(member), Self::Bundle(bundle)) => {
-                let reader = bundle.index.content(bundle.reader(), member).map_err(|error| refused(&error))?;
+                let reader =
+                    bundle.index.content(bundle.reader(), member).map_err(|error| refused(&error))?;
                 Ok(Content { size: artefact.size, reader: Box::new(reader) })
             }
             _ => Err(missing()),
@@ -256,7 +258,8 @@ impl OpenBundle {
         })?;
         let file = Arc::new(file);
         let read = |trust: &bundle::Trust| {
-            Index::read(FileAt { file: Arc::clone(&file), position: 0 }, trust).map_err(|error| refused(&error))
+            Index::read(FileAt { file: Arc::clone(&file), position: 0 }, trust)
+                .map_err(|error| refused(&error))
         };
         let known = known_keys(state, trust)?;
         let index = if known.is_empty() {
@@ -322,10 +325,8 @@ impl OpenBundle {
                 MemberKind::Template => ("templates/", &mut templates),
                 _ => continue,
             };
-            let bytes = self
-                .index
-                .bytes(self.reader(), &member.path, TEXT_LIMIT)
-                .map_err(|error| refused(&error))?;
+            let bytes =
+                self.index.bytes(self.reader(), &member.path, TEXT_LIMIT).map_err(|error| refused(&error))?;
             let text = String::from_utf8(bytes)
                 .map_err(|_| EngineError::refused("bundle", format!("{} is no text", member.path)))?;
             texts.push((member.path.trim_start_matches(prefix).to_owned(), text));
@@ -345,7 +346,10 @@ fn known_keys(state: &StateDir, trust: &Trust) -> Result<Vec<PublicKey>, EngineE
         match files::read_optional(path)? {
             Some(text) => keys.push(parse_key(path, &text)?),
             None if Some(path) == trust.key_file.as_ref() => {
-                return Err(EngineError::usage("bundle", format!("--trust-key {}: no such file", path.display())));
+                return Err(EngineError::usage(
+                    "bundle",
+                    format!("--trust-key {}: no such file", path.display()),
+                ));
             }
             None => {}
         }
@@ -395,7 +399,11 @@ impl Seek for FileAt {
 }
 
 /// Whether this delivery can install a profile at all; an error that says what is missing.
-pub(crate) fn require(delivery: &Delivery, topology: &Topology, artefacts: &Artefacts) -> Result<(), EngineError> {
+pub(crate) fn require(
+    delivery: &Delivery,
+    topology: &Topology,
+    artefacts: &Artefacts,
+) -> Result<(), EngineError> {
     if matches!(delivery, Delivery::None) {
         return Err(EngineError::usage("delivery", "there is nothing to install from")
             .hint("name a bundle with --bundle, or run ./maxim.ctl in a checkout"));
@@ -489,7 +497,8 @@ mod tests {
     #[test]
     fn the_standard_profile_wants_a_bundle() {
         let delivery = Delivery::Checkout { bin_dir: "/nonexistent".into(), web_root: None };
-        let error = require(&delivery, &sample::three_hosts(), &std::collections::BTreeMap::new()).unwrap_err();
+        let error =
+            require(&delivery, &sample::three_hosts(), &std::collections::BTreeMap::new()).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.hint.contains("--bundle"));
     }

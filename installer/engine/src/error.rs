@@ -48,7 +48,7 @@ pub struct EngineError {
     /// What to do next; empty when nothing sensible can be said.
     pub hint: String,
     /// Errors of further hosts in the same phase.
-    pub others: Vec<EngineError>,
+    pub others: Box<[EngineError]>,
 }
 
 impl EngineError {
@@ -60,7 +60,7 @@ impl EngineError {
             step: step.into(),
             cause: cause.into(),
             hint: String::new(),
-            others: Vec::new(),
+            others: Box::default(),
         }
     }
 
@@ -103,7 +103,7 @@ impl EngineError {
         let class = errors.iter().map(|error| error.class).max()?;
         let mut errors = errors.into_iter();
         let mut first = errors.next()?;
-        first.others.extend(errors);
+        first.others = std::mem::take(&mut first.others).into_iter().chain(errors).collect();
         first.class = class;
         Some(first)
     }

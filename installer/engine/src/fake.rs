@@ -54,8 +54,11 @@ pub struct Fleet {
 
 impl Fleet {
     pub fn new(topology: &Topology, cancel: CancelFlag) -> Self {
-        let hosts =
-            topology.hosts.iter().map(|host| (host.name.clone(), Arc::<Mutex<HostState>>::default())).collect();
+        let hosts = topology
+            .hosts
+            .iter()
+            .map(|host| (host.name.clone(), Arc::<Mutex<HostState>>::default()))
+            .collect();
         Self { topology: topology.clone(), hosts, order: Arc::default(), cancel }
     }
 
@@ -77,7 +80,9 @@ impl Connector for Fleet {
     fn connect(&self, host: &Host) -> Result<Box<dyn Connected>, EngineError> {
         let state = Arc::clone(&self.hosts[&host.name]);
         if state.lock().unwrap().unreachable {
-            return Err(EngineError::new(crate::Class::Preflight, "access.unreachable", "no answer").on(&host.name));
+            return Err(
+                EngineError::new(crate::Class::Preflight, "access.unreachable", "no answer").on(&host.name)
+            );
         }
         Ok(Box::new(FakeHost {
             host: host.clone(),
@@ -108,7 +113,13 @@ impl Connected for FakeHost {
             order: Arc::clone(&self.order),
         };
         std::thread::spawn(move || agent.serve(far));
-        Agent::greet(&self.host.name, Box::new(Near(near)), access, self.cancel.clone(), Duration::from_secs(5))
+        Agent::greet(
+            &self.host.name,
+            Box::new(Near(near)),
+            access,
+            self.cancel.clone(),
+            Duration::from_secs(5),
+        )
     }
 
     fn describe(&self) -> String {
@@ -172,7 +183,10 @@ impl FakeAgent {
         let mut state = self.state.lock().unwrap();
         let mutates = matches!(
             request,
-            Request::Apply { .. } | Request::Lock { .. } | Request::Service { .. } | Request::BreakLock { .. }
+            Request::Apply { .. }
+                | Request::Lock { .. }
+                | Request::Service { .. }
+                | Request::BreakLock { .. }
         );
         if mutates && self.access == Access::ReadOnly {
             state.violations.push(format!("{request:?}"));
@@ -195,15 +209,20 @@ impl FakeAgent {
                 say(&Reply::Facts { facts: Box::new(facts) });
             }
             Request::Lock { cluster, .. } => {
-                let holder = state.locked_by.clone().map(|owner| LockHolder { cluster, owner, since: 0, expires: 30 });
+                let holder =
+                    state.locked_by.clone().map(|owner| LockHolder { cluster, owner, since: 0, expires: 30 });
                 say(&Reply::Lock { granted: holder.is_none(), holder });
             }
             Request::Check { tasks } => {
                 for task in tasks {
                     let change = match state.applied.get(&task.id) {
                         Some(applied) if *applied == task => Change::None,
-                        Some(_) => Change::Update { summary: format!("change {}", task.id), diff: String::new() },
-                        None => Change::Create { summary: format!("create {}", task.id), diff: String::new() },
+                        Some(_) => {
+                            Change::Update { summary: format!("change {}", task.id), diff: String::new() }
+                        }
+                        None => {
+                            Change::Create { summary: format!("create {}", task.id), diff: String::new() }
+                        }
                     };
                     say(&Reply::Checked { id: task.id, change });
                 }

@@ -43,7 +43,9 @@ pub(crate) fn read_optional(path: &Path) -> Result<Option<String>, EngineError> 
 
 fn wrong(path: &Path, error: &std::io::Error) -> EngineError {
     let hint = match error.kind() {
-        std::io::ErrorKind::PermissionDenied => "run as the user who owns the folder, or give another with --root",
+        std::io::ErrorKind::PermissionDenied => {
+            "run as the user who owns the folder, or give another with --root"
+        }
         std::io::ErrorKind::StorageFull => "free space on this file system and run again",
         _ => "",
     };

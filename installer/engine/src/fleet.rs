@@ -41,10 +41,8 @@ pub(crate) fn for_each<I: Send, T: Send>(
     let permits = Permits::new(concurrency);
     let (permits, work) = (&permits, &work);
     std::thread::scope(|scope| {
-        let threads: Vec<_> = items
-            .into_iter()
-            .map(|item| scope.spawn(move || permits.with(|| work(item))))
-            .collect();
+        let threads: Vec<_> =
+            items.into_iter().map(|item| scope.spawn(move || permits.with(|| work(item)))).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))

@@ -42,7 +42,11 @@ impl Scene {
             std::fs::write(bin.join(name), name).unwrap();
         }
         let mut topology = sample::embedded(&root);
-        let host = |name: &str, role: Role| Host { name: name.into(), roles: vec![role], ..topology.hosts[0].clone() };
+        let host = |name: &str, role: Role| Host {
+            name: name.into(),
+            roles: vec![role],
+            ..topology.hosts[0].clone()
+        };
         topology.hosts = vec![host("a", Role::Im), host("b", Role::Console)];
         let cancel = CancelFlag::new();
         let fleet = Arc::new(Fleet::new(&topology, cancel.clone()));
@@ -122,7 +126,9 @@ fn the_console_starts_after_the_im_core_of_another_host() {
     let scene = Scene::new();
     scene.install().unwrap();
     let order = scene.fleet.order();
-    let place = |task: &str| order.iter().position(|done| done == task).unwrap_or_else(|| panic!("{task}: {order:?}"));
+    let place = |task: &str| {
+        order.iter().position(|done| done == task).unwrap_or_else(|| panic!("{task}: {order:?}"))
+    };
     assert!(place("a im/service") < place("b console/service"));
 }
 
@@ -133,7 +139,9 @@ fn a_failing_host_stops_the_others_at_the_barrier_and_the_next_run_completes() {
     let error = scene.install().unwrap_err();
     assert_eq!((error.host.as_str(), error.step.as_str(), error.exit_code()), ("a", "im/config", 1));
     assert_eq!((error.cause.as_str(), error.hint.as_str()), ("disk full", "free space"));
-    scene.fleet.with("b", |state| assert!(!state.applied.contains_key("console/service"), "stopped at the barrier"));
+    scene
+        .fleet
+        .with("b", |state| assert!(!state.applied.contains_key("console/service"), "stopped at the barrier"));
     let before = scene.fleet.mutations();
 
     scene.fleet.with("a", |state| state.fails_at = None);

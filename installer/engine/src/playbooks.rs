@@ -8,6 +8,7 @@ use include_dir::{Dir, include_dir};
 use maxim_model::names::{Profile, Role};
 use maxim_model::playbook::Playbook;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 static PLAYBOOKS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../playbooks");
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../templates");
@@ -40,12 +41,11 @@ impl Library {
         let mut library =
             Self { playbooks: Vec::new(), templates: templates.into_iter().collect(), texts: Vec::new() };
         for (path, text) in playbooks {
-            if !path.ends_with(".yaml") {
+            if Path::new(&path).extension().is_none_or(|extension| extension != "yaml") {
                 continue;
             }
-            let playbook: Playbook = serde_yaml::from_str(&text).map_err(|error| {
-                EngineError::failed("playbooks", format!("playbooks/{path}: {error}"))
-            })?;
+            let playbook: Playbook = serde_yaml::from_str(&text)
+                .map_err(|error| EngineError::failed("playbooks", format!("playbooks/{path}: {error}")))?;
             if !ORDER.contains(&playbook.component.as_str()) {
                 return Err(EngineError::failed(
                     "playbooks",
@@ -95,7 +95,9 @@ impl Library {
             .flat_map(|text| text.split("secrets.").skip(1))
             .map(|rest| {
                 rest.chars()
-                    .take_while(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || *letter == '_')
+                    .take_while(|letter| {
+                        letter.is_ascii_lowercase() || letter.is_ascii_digit() || *letter == '_'
+                    })
                     .collect::<String>()
             })
             .filter(|name| !name.is_empty())

@@ -134,7 +134,15 @@ pub(crate) fn root(context: &Context) -> Option<PathBuf> {
 
 impl<'a> Session<'a> {
     pub fn new(host: &'a Host) -> Self {
-        Self { host, connected: None, reader: None, writer: None, facts: Facts::default(), error: None, clock_offset_nanos: 0 }
+        Self {
+            host,
+            connected: None,
+            reader: None,
+            writer: None,
+            facts: Facts::default(),
+            error: None,
+            clock_offset_nanos: 0,
+        }
     }
 }
 

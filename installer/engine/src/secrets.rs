@@ -78,9 +78,7 @@ impl Secrets {
 
 /// Random text of letters and digits that do not look alike.
 pub(crate) fn random_text(length: usize) -> String {
-    (0..length)
-        .map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())]))
-        .collect()
+    (0..length).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect()
 }
 
 #[cfg(test)]

@@ -81,13 +81,19 @@ pub fn sizing(topology: &Topology, host: &Host, facts: &Facts) -> BTreeMap<Strin
 
     let wanted = |role| wanted_memory(role, users, rate, nodes);
     let mariadb = budget(Role::Mariadb);
-    set("mariadb_buffer_pool", round(wanted(Role::Mariadb).min(mariadb * 6 / 10).clamp(64 * MIB, 64 * GIB), 32 * MIB));
+    set(
+        "mariadb_buffer_pool",
+        round(wanted(Role::Mariadb).min(mariadb * 6 / 10).clamp(64 * MIB, 64 * GIB), 32 * MIB),
+    );
     set("mariadb_log_file", round((rate * 256 * 1024).clamp(96 * MIB, 2 * GIB), 32 * MIB));
     set("mariadb_table_cache", (connections * 8).clamp(400, 4000));
     set("mariadb_memory_max", mariadb.max(512 * MIB));
 
     let postgresql = budget(Role::Postgresql);
-    set("postgresql_shared_buffers", round(wanted(Role::Postgresql).min(postgresql / 4).clamp(64 * MIB, 16 * GIB), 32 * MIB));
+    set(
+        "postgresql_shared_buffers",
+        round(wanted(Role::Postgresql).min(postgresql / 4).clamp(64 * MIB, 16 * GIB), 32 * MIB),
+    );
     set("postgresql_effective_cache", round((postgresql * 6 / 10).max(128 * MIB), 32 * MIB));
     set("postgresql_work_mem", (postgresql / 8 / connections).clamp(MIB, 32 * MIB) / MIB * MIB);
     set("postgresql_maintenance_work_mem", round((postgresql / 16).clamp(32 * MIB, GIB), 32 * MIB));
@@ -168,14 +174,26 @@ pub fn supported(topology: &Topology, host: &Host, facts: &Facts) -> Supported {
         let budget = share(host, *role, facts.memory_total);
         match role {
             Role::Im => {
-                limit_users(budget.saturating_sub(96 * MIB) / (24 * 1024) * nodes, "memory of the IM core, 24 KiB for each user");
+                limit_users(
+                    budget.saturating_sub(96 * MIB) / (24 * 1024) * nodes,
+                    "memory of the IM core, 24 KiB for each user",
+                );
                 if facts.nr_open > 0 {
-                    limit_users(facts.nr_open.saturating_sub(4096) * 10 / 12 * nodes, "open files of one process");
+                    limit_users(
+                        facts.nr_open.saturating_sub(4096) * 10 / 12 * nodes,
+                        "open files of one process",
+                    );
                 }
-                limit_rate(u64::from(facts.cpus.max(1)) * RATE_PER_CPU * nodes, "processors of the IM core, 2,000 messages/s each");
+                limit_rate(
+                    u64::from(facts.cpus.max(1)) * RATE_PER_CPU * nodes,
+                    "processors of the IM core, 2,000 messages/s each",
+                );
             }
             Role::Redis => {
-                limit_users(budget.saturating_sub(48 * MIB) / (8 * 1024), "memory of Redis, 8 KiB for each user");
+                limit_users(
+                    budget.saturating_sub(48 * MIB) / (8 * 1024),
+                    "memory of Redis, 8 KiB for each user",
+                );
             }
             Role::Mariadb | Role::Postgresql => {
                 if let Some(probe) = &facts.disk_probe {
@@ -238,7 +256,8 @@ mod tests {
     fn a_slow_disk_limits_the_rate() {
         let topology = sample::single_host();
         let mut facts = sample::facts(4 * GIB);
-        facts.disk_probe = Some(DiskProbe { path: "/x".into(), writes: 100, p50_micros: 9_000, p99_micros: 20_000 });
+        facts.disk_probe =
+            Some(DiskProbe { path: "/x".into(), writes: 100, p50_micros: 9_000, p99_micros: 20_000 });
         let slow = supported(&topology, &topology.hosts[0], &facts);
         assert_eq!(slow.rate.unwrap().0, 1_000);
         assert!(slow.rate.unwrap().1.contains("disk"));

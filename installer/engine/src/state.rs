@@ -160,7 +160,8 @@ impl StateDir {
     pub fn lock(&self, owner: &str) -> Result<ControlLock, EngineError> {
         self.create()?;
         let path = self.file("lock");
-        let failed = |error: &std::io::Error| EngineError::failed("lock", format!("{}: {error}", path.display()));
+        let failed =
+            |error: &std::io::Error| EngineError::failed("lock", format!("{}: {error}", path.display()));
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -176,8 +177,11 @@ impl StateDir {
                 // Who it is only makes the message better; the refusal stands without it.
                 let _ = file.read_to_string(&mut holder);
                 let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
-                return Err(EngineError::refused("lock", format!("this cluster is being worked on by {holder}"))
-                    .hint("wait until it is done; its end releases the lock"));
+                return Err(EngineError::refused(
+                    "lock",
+                    format!("this cluster is being worked on by {holder}"),
+                )
+                .hint("wait until it is done; its end releases the lock"));
             }
             Err(TryLockError::Error(error)) => return Err(failed(&error)),
         }

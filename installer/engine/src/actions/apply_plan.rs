@@ -10,8 +10,11 @@ use maxim_model::plan::{PLAN_FORMAT, Plan};
 /// differs. The context must hold the topology of the plan ([`Plan::topology`]).
 pub fn apply_plan(context: &Context, plan: &Plan) -> Result<InstallOutcome, EngineError> {
     if plan.format != PLAN_FORMAT {
-        return Err(EngineError::refused("apply", format!("the plan has format {}, this program reads {PLAN_FORMAT}", plan.format))
-            .hint("make the plan again with this version"));
+        return Err(EngineError::refused(
+            "apply",
+            format!("the plan has format {}, this program reads {PLAN_FORMAT}", plan.format),
+        )
+        .hint("make the plan again with this version"));
     }
     if plan.cluster != context.topology.name {
         return Err(EngineError::refused(

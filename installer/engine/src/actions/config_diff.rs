@@ -42,10 +42,11 @@ pub fn config_diff(context: &Context) -> Result<Vec<Drift>, EngineError> {
         .hosts
         .into_iter()
         .flat_map(|host| {
-            host.tasks
-                .into_iter()
-                .filter(|task| task.change.is_change())
-                .map(move |task| Drift { host: host.host.clone(), task: task.id, change: task.change })
+            host.tasks.into_iter().filter(|task| task.change.is_change()).map(move |task| Drift {
+                host: host.host.clone(),
+                task: task.id,
+                change: task.change,
+            })
         })
         .collect())
 }

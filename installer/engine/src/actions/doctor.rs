@@ -22,13 +22,31 @@ const LOGS: Duration = Duration::from_secs(20);
 
 /// What a line of a log means, and what to do.
 const KNOWN: &[(&str, &str)] = &[
-    ("no space left on device", "free space on the file system that the line names, then `maxim.ctl restart`"),
+    (
+        "no space left on device",
+        "free space on the file system that the line names, then `maxim.ctl restart`",
+    ),
     ("address already in use", "another process holds the port: `ss -ltnp` on the host names it"),
-    ("permission denied", "owner or mode of a file was changed: `maxim.ctl config diff` shows it, `maxim.ctl install` puts it right"),
-    ("out of memory", "the host has too little memory for its roles: `maxim.ctl check` says how much is wanted"),
-    ("killed process", "the host has too little memory for its roles: `maxim.ctl check` says how much is wanted"),
-    ("certificate", "a certificate is missing, expired or not trusted: `maxim.ctl install` issues what is due"),
-    ("access denied for user", "the database password differs from the one wanted: `maxim.ctl install` sets it again"),
+    (
+        "permission denied",
+        "owner or mode of a file was changed: `maxim.ctl config diff` shows it, `maxim.ctl install` puts it right",
+    ),
+    (
+        "out of memory",
+        "the host has too little memory for its roles: `maxim.ctl check` says how much is wanted",
+    ),
+    (
+        "killed process",
+        "the host has too little memory for its roles: `maxim.ctl check` says how much is wanted",
+    ),
+    (
+        "certificate",
+        "a certificate is missing, expired or not trusted: `maxim.ctl install` issues what is due",
+    ),
+    (
+        "access denied for user",
+        "the database password differs from the one wanted: `maxim.ctl install` sets it again",
+    ),
     ("too many open files", "raise the limit: `maxim.ctl check` says how many are wanted"),
     ("table is marked as crashed", "the database was damaged: restore it from a backup"),
     ("connection refused", "what it connects to does not run: look at the other components"),
@@ -66,7 +84,11 @@ pub fn doctor(context: &Context) -> Result<Vec<Finding>, EngineError> {
         .map(|result| Finding {
             component: result.id.split('.').next().unwrap_or_default().to_owned(),
             title: format!("{}: {}", result.title, result.measured),
-            evidence: if result.threshold.is_empty() { Vec::new() } else { vec![format!("wanted: {}", result.threshold)] },
+            evidence: if result.threshold.is_empty() {
+                Vec::new()
+            } else {
+                vec![format!("wanted: {}", result.threshold)]
+            },
             host: result.host,
             verdict: result.verdict,
             fix: result.fix,
@@ -76,15 +98,17 @@ pub fn doctor(context: &Context) -> Result<Vec<Finding>, EngineError> {
         .into_iter()
         .filter(|status| !matches!(status.health, Health::Well | Health::Working | Health::Unknown))
         .collect();
-    findings.extend(fleet::for_each(sessions.iter_mut(), context.concurrency, |session| {
-        sick.iter()
-            .filter(|status| status.host == session.host.name)
-            .map(|status| (status, tail(&run, session, &status.component)))
-            .map(|(status, lines)| finding(status, lines))
-            .collect::<Vec<_>>()
-    })
-    .into_iter()
-    .flatten());
+    findings.extend(
+        fleet::for_each(sessions.iter_mut(), context.concurrency, |session| {
+            sick.iter()
+                .filter(|status| status.host == session.host.name)
+                .map(|status| (status, tail(&run, session, &status.component)))
+                .map(|(status, lines)| finding(status, lines))
+                .collect::<Vec<_>>()
+        })
+        .into_iter()
+        .flatten(),
+    );
     connect::release(&mut sessions);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
     Ok(findings)
@@ -93,7 +117,8 @@ pub fn doctor(context: &Context) -> Result<Vec<Finding>, EngineError> {
 fn tail(run: &Run<'_>, session: &mut Session<'_>, component: &str) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(agent) = session.reader.as_mut() {
-        let request = Request::Logs { name: format!("maxim-{component}"), manager: run.manager(), lines: LINES };
+        let request =
+            Request::Logs { name: format!("maxim-{component}"), manager: run.manager(), lines: LINES };
         let read = agent.request("doctor", &request, LOGS, |reply| {
             if let Reply::Log { line } = reply {
                 lines.push(line);
@@ -148,7 +173,8 @@ mod tests {
 
     #[test]
     fn a_known_line_gives_its_remedy() {
-        let lines = vec!["[ERROR] mariadbd: Disk full: No space left on device".to_owned(), "Aborting".to_owned()];
+        let lines =
+            vec!["[ERROR] mariadbd: Disk full: No space left on device".to_owned(), "Aborting".to_owned()];
         let found = finding(&status("failed", Health::Broken), lines.clone());
         assert_eq!((found.verdict, &found.evidence), (Verdict::Block, &lines));
         assert!(found.fix.contains("free space"));

@@ -152,7 +152,9 @@ fn installed_on(
     context.cancel.check("apply")?;
 
     if let Some(verified) = verified {
-        verified.join().unwrap_or_else(|_| Err(EngineError::failed("bundle", "checking the bundle ended early")))?;
+        verified
+            .join()
+            .unwrap_or_else(|_| Err(EngineError::failed("bundle", "checking the bundle ended early")))?;
     }
     material.save(context)?;
     if let Delivery::Bundle(bundle) = &context.delivery {
@@ -209,12 +211,15 @@ pub(crate) fn preflight_or_refuse(
 }
 
 /// Tasks of every host, what each would change, and the plan of it all.
+pub(crate) type Planned = (Vec<Vec<Task>>, Vec<Vec<Change>>, Plan);
+
+/// Renders and checks everything, and puts the plan together.
 pub(crate) fn plan_install(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
     material: &mut Material,
     writer: bool,
-) -> Result<(Vec<Vec<Task>>, Vec<Vec<Change>>, Plan), EngineError> {
+) -> Result<Planned, EngineError> {
     run.emitter.phase("plan", || {
         let tasks = material.tasks(run, sessions, Purpose::Install, false)?;
         let changes = plan::check(run, sessions, &tasks, writer)?;
@@ -236,8 +241,7 @@ fn refuse_if_different(saved: &Plan, now: &Plan) -> Result<(), EngineError> {
 
 /// What should run after this install.
 fn wanted(topology: &Topology, material: &Material, before: &Installed) -> Installed {
-    let mut installed =
-        Installed { version: env!("CARGO_PKG_VERSION").into(), ..before.clone() };
+    let mut installed = Installed { version: env!("CARGO_PKG_VERSION").into(), ..before.clone() };
     installed.versions.clear();
     installed.artefacts.clear();
     for role in Role::ALL {
@@ -290,7 +294,8 @@ mod tests {
     fn records_name_domain_services_and_ports() {
         let records = dns_records(&sample::three_hosts());
         assert!(records.iter().any(|record| record.kind == "A" && record.value == "10.77.0.11"));
-        assert!(records.iter().any(|record| record.name == "_xmpps-client._tcp.im.acme.example." && record.value == "5 0 5223 im.acme.example."));
+        assert!(records.iter().any(|record| record.name == "_xmpps-client._tcp.im.acme.example."
+            && record.value == "5 0 5223 im.acme.example."));
         assert!(dns_records(&sample::embedded(std::path::Path::new("/x"))).is_empty());
     }
 }

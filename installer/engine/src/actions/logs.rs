@@ -59,7 +59,8 @@ pub fn logs(context: &Context, options: &LogsOptions) -> Result<Vec<LogLine>, En
             if options.component.is_some_and(|only| only != *role) {
                 continue;
             }
-            let request = Request::Logs { name: role.service(), manager: run.manager(), lines: options.lines };
+            let request =
+                Request::Logs { name: role.service(), manager: run.manager(), lines: options.lines };
             agent.request("logs", &request, DEADLINE, |reply| {
                 if let Reply::Log { line } = reply {
                     lines.push(LogLine {

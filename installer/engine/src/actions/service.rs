@@ -46,7 +46,10 @@ pub fn service(
             context.cancel.check(name)?;
             act(&run, &mut sessions, stage, name, component)?;
         }
-        Ok(measure::components(&run, &mut sessions, &installed, true))
+        Ok(match action {
+            ServiceAction::Stop => measure::components(&run, &mut sessions, &installed, true),
+            _ => measure::components_when_ready(&run, &mut sessions, &installed),
+        })
     })();
     connect::release(&mut sessions);
     acted
@@ -84,16 +87,24 @@ fn act(
         let begun = Instant::now();
         let wait = Duration::from_secs(DEADLINE_SECONDS * names.len() as u64 + 10);
         let step = names.join(", ");
-        run.emitter.emit(EventKind::TaskStarted { host: host.clone(), step: step.clone(), title: name.into() });
-        let request = Request::Service { action, names, manager: run.manager(), deadline_seconds: DEADLINE_SECONDS };
+        run.emitter.emit(EventKind::TaskStarted {
+            host: host.clone(),
+            step: step.clone(),
+            title: name.into(),
+        });
+        let request =
+            Request::Service { action, names, manager: run.manager(), deadline_seconds: DEADLINE_SECONDS };
         let done = agent.ask(name, &request, wait, |reply| match reply {
             Reply::Units { units } => Some(units),
             _ => None,
         });
         match done {
             Ok(units) => {
-                let detail =
-                    units.iter().map(|unit| format!("{} {}", unit.name, unit.active)).collect::<Vec<_>>().join(", ");
+                let detail = units
+                    .iter()
+                    .map(|unit| format!("{} {}", unit.name, unit.active))
+                    .collect::<Vec<_>>()
+                    .join(", ");
                 run.emitter.emit(EventKind::TaskFinished {
                     host,
                     step,

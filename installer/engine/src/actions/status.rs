@@ -16,7 +16,8 @@ pub fn status(context: &Context) -> Result<ClusterStatus, EngineError> {
     let run = Run::begin(context, "status", false)?;
     let mut sessions = connect::connect(&run);
     probe::probe(&run, &mut sessions, DiskProbe::No);
-    let components = run.emitter.phase("status", || measure::components(&run, &mut sessions, &installed, false));
+    let components =
+        run.emitter.phase("status", || measure::components(&run, &mut sessions, &installed, false));
     context.cancel.check("status")?;
     let hosts = sessions.iter().map(|session| measure::host_status(session, &context.topology)).collect();
     connect::release(&mut sessions);
@@ -35,6 +36,8 @@ pub fn status(context: &Context) -> Result<ClusterStatus, EngineError> {
 pub(crate) fn require_installed(context: &Context, step: &str) -> Result<Installed, EngineError> {
     context.state.installed()?.ok_or_else(|| {
         EngineError::failed(step, format!("nothing is installed here ({})", context.state.path().display()))
-            .hint("`maxim.ctl install` installs on this machine, `maxim.ctl install -f cluster.yaml` on others")
+            .hint(
+                "`maxim.ctl install` installs on this machine, `maxim.ctl install -f cluster.yaml` on others",
+            )
     })
 }

@@ -49,8 +49,11 @@ pub struct UninstallOutcome {
 /// Uninstalls.
 pub fn uninstall(context: &Context, options: UninstallOptions) -> Result<UninstallOutcome, EngineError> {
     if context.state.topology()?.is_none() {
-        return Err(EngineError::failed("uninstall", format!("nothing is installed here ({})", context.state.path().display()))
-            .hint("name the deployment with --root or -f"));
+        return Err(EngineError::failed(
+            "uninstall",
+            format!("nothing is installed here ({})", context.state.path().display()),
+        )
+        .hint("name the deployment with --root or -f"));
     }
     let run = Run::begin(context, "uninstall", !options.dry_run)?;
     let control = if options.dry_run { None } else { Some(context.state.lock(&state::owner("uninstall"))?) };
@@ -126,8 +129,13 @@ fn uninstalled_from(
 
 fn stop(run: &Run<'_>, sessions: &mut [Session<'_>], stage: Stage) -> Result<(), EngineError> {
     let results = fleet::for_each(sessions.iter_mut(), run.context.concurrency, |session| {
-        let mut names: Vec<String> =
-            session.host.roles.iter().filter(|role| role.stage() == stage).map(|role| role.service()).collect();
+        let mut names: Vec<String> = session
+            .host
+            .roles
+            .iter()
+            .filter(|role| role.stage() == stage)
+            .map(|role| role.service())
+            .collect();
         // Only what the host knows: an uninstall that was killed before goes on here.
         names.retain(|name| {
             session.facts.units.iter().any(|unit| unit.name == *name && !unit.active.is_empty())
@@ -149,7 +157,8 @@ fn stop(run: &Run<'_>, sessions: &mut [Session<'_>], stage: Stage) -> Result<(),
 fn remove_agents(run: &Run<'_>, sessions: &mut [Session<'_>]) {
     fleet::for_each(sessions.iter_mut(), run.context.concurrency, |session| {
         if let Some(agent) = session.writer.as_mut()
-            && let Err(error) = agent.request("uninstall", &Request::RemoveSelf, Duration::from_secs(10), |_| {})
+            && let Err(error) =
+                agent.request("uninstall", &Request::RemoveSelf, Duration::from_secs(10), |_| {})
         {
             run.emitter.warn(&session.host.name, "uninstall", error.cause, error.hint);
         }

@@ -6,7 +6,9 @@ use crate::error::EngineError;
 use crate::phases::verify::{AdminError, admin};
 use crate::remote::Agent;
 use crate::run::Run;
-use im_admin_api::{CreateUser, Empty, ErrorCode, ListUsers, Password, SetPassword, UserAddress, UserList, paths};
+use im_admin_api::{
+    CreateUser, Empty, ErrorCode, ListUsers, Password, SetPassword, UserAddress, UserList, paths,
+};
 use maxim_model::Secret;
 use maxim_model::names::Role;
 use maxim_model::wire::Access;
@@ -195,5 +197,6 @@ fn with_agent<T>(
             Err(error) => errors.push(error),
         }
     }
-    Err(EngineError::join(errors).unwrap_or_else(|| EngineError::usage(step, "no host of this cluster runs the IM core")))
+    Err(EngineError::join(errors)
+        .unwrap_or_else(|| EngineError::usage(step, "no host of this cluster runs the IM core")))
 }

@@ -38,7 +38,11 @@ pub(crate) fn apply(
         .iter()
         .zip(changes)
         .map(|(tasks, changes)| {
-            if changes.iter().all(|change| *change == Change::None) { &[] as &[Task] } else { tasks.as_slice() }
+            if changes.iter().all(|change| *change == Change::None) {
+                &[] as &[Task]
+            } else {
+                tasks.as_slice()
+            }
         })
         .collect();
     let barrier = Barrier::new(work.iter().copied());
@@ -52,7 +56,8 @@ pub(crate) fn apply(
                 scope.spawn(move || {
                     let begun = Instant::now();
                     let host = session.host.name.clone();
-                    if let Err(error) = host_stages(run, session, tasks, barrier, permits, changed, material) {
+                    if let Err(error) = host_stages(run, session, tasks, barrier, permits, changed, material)
+                    {
                         barrier.failed(&host);
                         errors.lock().unwrap_or_else(PoisonError::into_inner).push(error);
                     }
@@ -104,7 +109,12 @@ fn host_stages(
 }
 
 /// One stage on one host; how many tasks changed something.
-fn batch_on_host(run: &Run<'_>, agent: &mut Agent, tasks: Vec<Task>, material: &Material) -> Result<usize, EngineError> {
+fn batch_on_host(
+    run: &Run<'_>,
+    agent: &mut Agent,
+    tasks: Vec<Task>,
+    material: &Material,
+) -> Result<usize, EngineError> {
     let host = agent.host().to_owned();
     let emitter = &run.emitter;
     let longest = tasks.iter().map(|task| task.deadline_seconds).max().unwrap_or(60);
@@ -168,7 +178,13 @@ fn batch_on_host(run: &Run<'_>, agent: &mut Agent, tasks: Vec<Task>, material: &
     }
 }
 
-fn send_content(run: &Run<'_>, agent: &mut Agent, id: &str, sha256: &str, material: &Material) -> Result<(), EngineError> {
+fn send_content(
+    run: &Run<'_>,
+    agent: &mut Agent,
+    id: &str,
+    sha256: &str,
+    material: &Material,
+) -> Result<(), EngineError> {
     let content = match run.context.delivery.content(&material.artefacts, sha256) {
         Ok(content) => content,
         Err(error) => {
@@ -203,7 +219,9 @@ pub(crate) fn title(task: &Task) -> String {
         TaskKind::SqlSchema(schema) => format!("database {}", schema.name),
         TaskKind::Command(command) => command.argv.first().cloned().unwrap_or_default(),
         TaskKind::Wait(_) => "readiness".into(),
-        TaskKind::Absent(AbsentTask::File(path) | AbsentTask::Tree(path) | AbsentTask::EmptyDirectory(path)) => {
+        TaskKind::Absent(
+            AbsentTask::File(path) | AbsentTask::Tree(path) | AbsentTask::EmptyDirectory(path),
+        ) => {
             format!("removal of {path}")
         }
         TaskKind::Absent(AbsentTask::User(name) | AbsentTask::Unit(name)) => format!("removal of {name}"),

@@ -48,7 +48,11 @@ pub(crate) fn errors(sessions: &mut [Session<'_>]) -> Option<EngineError> {
 
 /// Starts the agents that may change things, and takes the lock of every host. On any failure the locks that were
 /// taken are released again, because every agent ends.
-pub(crate) fn lock_hosts(run: &Run<'_>, sessions: &mut [Session<'_>], action: &str) -> Result<(), EngineError> {
+pub(crate) fn lock_hosts(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    action: &str,
+) -> Result<(), EngineError> {
     let owner = state::owner(action);
     let cluster = &run.context.topology.name;
     let errors = run.emitter.phase("lock", || {
@@ -62,8 +66,11 @@ pub(crate) fn lock_hosts(run: &Run<'_>, sessions: &mut [Session<'_>], action: &s
                     .ok_or_else(|| EngineError::failed("lock", "the host is not connected").on(&host))?;
                 let mut agent = connected.agent(Access::Full)?;
                 run.scope(&mut agent)?;
-                let request =
-                    Request::Lock { cluster: cluster.clone(), owner: owner.clone(), lease_seconds: LEASE_SECONDS };
+                let request = Request::Lock {
+                    cluster: cluster.clone(),
+                    owner: owner.clone(),
+                    lease_seconds: LEASE_SECONDS,
+                };
                 let (granted, holder) = agent.ask("lock", &request, REQUEST, |reply| match reply {
                     Reply::Lock { granted, holder } => Some((granted, holder)),
                     _ => None,
@@ -106,7 +113,9 @@ fn held(host: &str, cluster: &str, holder: Option<LockHolder>) -> EngineError {
             holder.owner,
             when(holder.since)
         ),
-        Some(holder) => format!("the host is being worked on by {} since {}", holder.owner, when(holder.since)),
+        Some(holder) => {
+            format!("the host is being worked on by {} since {}", holder.owner, when(holder.since))
+        }
         None => "the lock of the host was not granted".into(),
     };
     EngineError::new(Class::Refused, "lock", cause)
@@ -129,7 +138,12 @@ mod tests {
 
     #[test]
     fn the_owner_of_a_lock_is_named() {
-        let holder = LockHolder { cluster: "acme".into(), owner: "anna@control, pid 7, install".into(), since: 0, expires: 30 };
+        let holder = LockHolder {
+            cluster: "acme".into(),
+            owner: "anna@control, pid 7, install".into(),
+            since: 0,
+            expires: 30,
+        };
         let error = held("app1", "acme", Some(holder.clone()));
         assert!(error.cause.contains("anna@control") && error.cause.contains("1970-01-01"), "{error}");
         assert_eq!((error.host.as_str(), error.exit_code()), ("app1", 5));

@@ -2,7 +2,7 @@
 
 use crate::error::EngineError;
 use crate::fleet;
-use crate::remote::Agent;
+use crate::remote::{Agent, SLICE};
 use crate::run::{Run, Session};
 use crate::state::Installed;
 use maxim_model::Secret;
@@ -11,10 +11,12 @@ use maxim_model::names::{Profile, Role};
 use maxim_model::status::{ComponentStatus, Endpoints, Health, HostStatus};
 use maxim_model::topology::Topology;
 use maxim_model::wire::{Reply, Request};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const UNITS: Duration = Duration::from_secs(15);
 const READY: Duration = Duration::from_secs(5);
+/// An IM core that was just started answers within this, or something is wrong.
+const STARTING: Duration = Duration::from_secs(15);
 /// So many restarts on its own want attention.
 const RESTARTS: u32 = 3;
 
@@ -65,12 +67,33 @@ pub(crate) fn components(
     .collect()
 }
 
-/// State of each role's service, and for the IM core whether it says that it is ready.
-fn measure(
+/// The same, a little later when the IM core was just started: it is active before it has opened its stores.
+pub(crate) fn components_when_ready(
     run: &Run<'_>,
-    agent: &mut Agent,
-    roles: &[Role],
-) -> Result<Vec<(UnitFact, Option<Result<(), String>>)>, EngineError> {
+    sessions: &mut [Session<'_>],
+    installed: &Installed,
+) -> Vec<ComponentStatus> {
+    let until = Instant::now() + STARTING;
+    loop {
+        let found = components(run, sessions, installed, true);
+        let starting = |status: &ComponentStatus| {
+            status.health == Health::Working
+                || (status.health == Health::Broken
+                    && !status.running.is_empty()
+                    && status.since_seconds <= 20)
+        };
+        if !found.iter().any(starting) || Instant::now() > until || run.context.cancel.is_cancelled() {
+            return found;
+        }
+        std::thread::sleep(SLICE);
+    }
+}
+
+/// A service, and for the IM core whether it says that it is ready.
+type Measured = (UnitFact, Option<Result<(), String>>);
+
+/// State of each role's service, and for the IM core whether it says that it is ready.
+fn measure(run: &Run<'_>, agent: &mut Agent, roles: &[Role]) -> Result<Vec<Measured>, EngineError> {
     let names: Vec<String> = roles.iter().map(|role| role.service()).collect();
     let request = Request::Units { names: names.clone(), manager: run.manager() };
     let units = agent.ask("status", &request, UNITS, |reply| match reply {
@@ -101,7 +124,8 @@ fn ready(run: &Run<'_>, agent: &mut Agent) -> Result<(), String> {
     match answer {
         Ok((200, _)) => Ok(()),
         Ok((status, body)) => {
-            let text: String = body.expose().chars().filter(|letter| !letter.is_control()).take(200).collect();
+            let text: String =
+                body.expose().chars().filter(|letter| !letter.is_control()).take(200).collect();
             Err(format!("not ready ({status}): {text}"))
         }
         Err(error) => Err(format!("does not answer: {}", error.cause)),
@@ -117,7 +141,8 @@ fn component(
 ) -> ComponentStatus {
     let wanted = installed.versions.get(role.name()).cloned().unwrap_or_default();
     let active = unit.active == "active";
-    let running = if active { version_of(&unit.artefact).unwrap_or_else(|| wanted.clone()) } else { String::new() };
+    let running =
+        if active { version_of(&unit.artefact).unwrap_or_else(|| wanted.clone()) } else { String::new() };
     let (health, detail) = match (unit.active.as_str(), ready) {
         ("active", Some(Err(why))) => (Health::Broken, why),
         ("active", _) if unit.restarts >= RESTARTS => {
@@ -152,7 +177,9 @@ pub(crate) fn version_of(artefact: &str) -> Option<String> {
     let (rest, _hash) = artefact.rsplit_once('-')?;
     let start = rest
         .char_indices()
-        .find(|(place, letter)| *letter == '-' && rest[place + 1..].starts_with(|next: char| next.is_ascii_digit()))?
+        .find(|(place, letter)| {
+            *letter == '-' && rest[place + 1..].starts_with(|next: char| next.is_ascii_digit())
+        })?
         .0;
     Some(rest[start + 1..].to_owned())
 }
@@ -180,7 +207,11 @@ pub(crate) fn endpoints(topology: &Topology) -> Endpoints {
     let embedded = topology.profile == Profile::Embedded;
     let mut endpoints = Endpoints::default();
     let url = |address: &str, port: u16| {
-        if port == 443 { format!("https://{}/", bracket(address)) } else { format!("https://{}:{port}/", bracket(address)) }
+        if port == 443 {
+            format!("https://{}/", bracket(address))
+        } else {
+            format!("https://{}:{port}/", bracket(address))
+        }
     };
     let reach = |host: &maxim_model::topology::Host| {
         if embedded && topology.listen == "127.0.0.1" {
@@ -224,7 +255,8 @@ mod tests {
 
     #[test]
     fn health_is_what_was_measured() {
-        let installed = Installed { versions: [("im".to_owned(), "0.1.0".to_owned())].into(), ..Installed::default() };
+        let installed =
+            Installed { versions: [("im".to_owned(), "0.1.0".to_owned())].into(), ..Installed::default() };
         let unit = |active: &str, restarts| UnitFact {
             name: "maxim-im".into(),
             active: active.into(),

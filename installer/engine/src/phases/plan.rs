@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
 /// A host hashes what it has and asks databases; minutes are never needed.
-const CHECK: Duration = Duration::from_secs(60);
+const CHECK: Duration = Duration::from_mins(1);
 
 /// What is made on the control side for a run: secrets, certificates, playbooks, artefacts.
 pub(crate) struct Material {
@@ -83,8 +83,7 @@ impl Material {
             let host = HostInput { host: session.host, facts: &session.facts };
             contexts.push(context_for(&input, &host, &mut self.secrets, &mut self.authority)?);
         }
-        let values: Vec<String> =
-            self.secrets.iter().map(|(_, secret)| secret.expose().to_owned()).collect();
+        let values: Vec<String> = self.secrets.iter().map(|(_, secret)| secret.expose().to_owned()).collect();
         let library = &self.library;
         let work: Vec<_> = sessions.iter().map(|session| session.host).zip(contexts).collect();
         fleet::for_each(work, run.context.concurrency, |(host, context)| {
@@ -125,17 +124,18 @@ pub(crate) fn check(
     tasks: &[Vec<Task>],
     writer: bool,
 ) -> Result<Vec<Vec<Change>>, EngineError> {
-    let results = fleet::for_each(sessions.iter_mut().zip(tasks), run.context.concurrency, |(session, tasks)| {
-        let begun = Instant::now();
-        let host = &session.host.name;
-        let agent = if writer { session.writer.as_mut() } else { session.reader.as_mut() };
-        let changes = match agent {
-            Some(agent) => check_host(run, agent, tasks),
-            None => Err(EngineError::failed("plan", "the host is not connected").on(host)),
-        };
-        run.emitter.record("plan", host, millis(begun));
-        changes
-    });
+    let results =
+        fleet::for_each(sessions.iter_mut().zip(tasks), run.context.concurrency, |(session, tasks)| {
+            let begun = Instant::now();
+            let host = &session.host.name;
+            let agent = if writer { session.writer.as_mut() } else { session.reader.as_mut() };
+            let changes = match agent {
+                Some(agent) => check_host(run, agent, tasks),
+                None => Err(EngineError::failed("plan", "the host is not connected").on(host)),
+            };
+            run.emitter.record("plan", host, millis(begun));
+            changes
+        });
     let mut all = Vec::new();
     let mut errors = Vec::new();
     for result in results {
@@ -172,14 +172,17 @@ fn check_host(run: &Run<'_>, agent: &mut Agent, tasks: &[Task]) -> Result<Vec<Ch
         }
     })?;
     if let Some(id) = stray {
-        return Err(EngineError::failed("plan", format!("the agent answered for unknown task {id}")).on(&host));
+        return Err(
+            EngineError::failed("plan", format!("the agent answered for unknown task {id}")).on(&host)
+        );
     }
     tasks
         .iter()
         .zip(changes)
         .map(|(task, change)| {
             change.ok_or_else(|| {
-                EngineError::failed("plan", format!("the agent did not answer for task {}", task.id)).on(&host)
+                EngineError::failed("plan", format!("the agent did not answer for task {}", task.id))
+                    .on(&host)
             })
         })
         .collect()
@@ -245,14 +248,17 @@ fn fingerprint(plan: &Plan) -> Result<String, EngineError> {
                 let tasks: Vec<_> = host
                     .tasks
                     .iter()
-                    .map(|task| (&task.id, &task.digest, std::mem::discriminant(&task.change), task.change.summary()))
+                    .map(|task| {
+                        (&task.id, &task.digest, std::mem::discriminant(&task.change), task.change.summary())
+                    })
                     .map(|(id, digest, kind, summary)| (id, digest, format!("{kind:?}"), summary))
                     .collect();
                 (&host.host, &host.machine_id, tasks)
             })
             .collect::<Vec<_>>(),
     );
-    let text = serde_json::to_vec(&relevant).map_err(|error| EngineError::failed("plan", error.to_string()))?;
+    let text =
+        serde_json::to_vec(&relevant).map_err(|error| EngineError::failed("plan", error.to_string()))?;
     Ok(hex::encode(Sha256::digest(&text)))
 }
 

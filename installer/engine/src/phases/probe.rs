@@ -87,8 +87,7 @@ pub(crate) fn ports(topology: &Topology, host: &Host) -> Vec<PortQuery> {
         all.push(PortQuery { port, component: component.name().into(), address: address.into() });
     };
     let ports = &topology.ports;
-    let clients_elsewhere =
-        |host: &Host| topology.with_role(Role::Im).any(|im| im.name != host.name);
+    let clients_elsewhere = |host: &Host| topology.with_role(Role::Im).any(|im| im.name != host.name);
     for role in &host.roles {
         match role {
             Role::Im => {

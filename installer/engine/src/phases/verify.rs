@@ -40,7 +40,9 @@ impl AdminError {
     pub fn into_engine(self, step: &str, host: &str) -> EngineError {
         match self {
             Self::Failed(error) => error,
-            Self::Refused(api) => EngineError::failed(step, api.message).on(host).hint(api.hint.unwrap_or_default()),
+            Self::Refused(api) => {
+                EngineError::failed(step, api.message).on(host).hint(api.hint.unwrap_or_default())
+            }
         }
     }
 }
@@ -92,7 +94,11 @@ pub(crate) fn admin<T: DeserializeOwned>(
 
 /// The address at which a host of the topology is connected to.
 pub(crate) fn connect_address(topology: &Topology, host: &maxim_model::topology::Host) -> String {
-    if topology.listen == "0.0.0.0" || topology.listen == "::" { host.address.clone() } else { topology.listen.clone() }
+    if topology.listen == "0.0.0.0" || topology.listen == "::" {
+        host.address.clone()
+    } else {
+        topology.listen.clone()
+    }
 }
 
 pub(crate) fn with_port(address: &str, port: u16) -> String {
@@ -100,7 +106,11 @@ pub(crate) fn with_port(address: &str, port: u16) -> String {
 }
 
 /// Proves the deployed path: from every IM host a message to the next one (with one IM host: to itself).
-pub(crate) fn canary(run: &Run<'_>, sessions: &mut [Session<'_>], ca_certificate: &str) -> Result<(), EngineError> {
+pub(crate) fn canary(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    ca_certificate: &str,
+) -> Result<(), EngineError> {
     let topology = &run.context.topology;
     let mut im: Vec<&mut Session<'_>> =
         sessions.iter_mut().filter(|session| session.host.roles.contains(&Role::Im)).collect();
@@ -196,21 +206,33 @@ pub(crate) fn first_account(
     let address = format!("admin@{}", topology.domain);
     let path = run.context.state.file("initial-account");
     if made_before {
-        return Ok(path.exists().then_some(InitialAccount { address, path, password: None, console_password: None }));
+        return Ok(path.exists().then_some(InitialAccount {
+            address,
+            path,
+            password: None,
+            console_password: None,
+        }));
     }
     let password = secrets.get_or_make("initial_account_password");
     // Kept before the account exists: a run that is killed between the two must not lose it.
     secrets.save()?;
-    let console_password = secrets.get("console_admin_password").cloned().filter(|_| !console_urls.is_empty());
+    let console_password =
+        secrets.get("console_admin_password").cloned().filter(|_| !console_urls.is_empty());
     let mut text = format!("address: {address}\npassword: {}\n", password.expose());
     if let Some(console) = &console_password {
-        text.push_str(&format!("console: {}\nconsole user: admin\nconsole password: {}\n", console_urls.join(" "), console.expose()));
+        text.push_str(&format!(
+            "console: {}\nconsole user: admin\nconsole password: {}\n",
+            console_urls.join(" "),
+            console.expose()
+        ));
     }
     files::write_whole(&path, text.as_bytes(), 0o600)?;
     zeroize::Zeroize::zeroize(&mut text);
     let host = session.host.name.clone();
-    let body = CreateUser { address: address.clone(), password: Password::new(password.expose()), name: None };
-    match admin::<im_admin_api::User>(writer(session)?, topology, "first-account", paths::USER_CREATE, &body) {
+    let body =
+        CreateUser { address: address.clone(), password: Password::new(password.expose()), name: None };
+    match admin::<im_admin_api::User>(writer(session)?, topology, "first-account", paths::USER_CREATE, &body)
+    {
         Ok(_) => Ok(Some(InitialAccount { address, path, password: Some(password), console_password })),
         // A run that was killed here made it with the same password.
         Err(AdminError::Refused(error)) if error.code == ErrorCode::UserExists => {

@@ -11,7 +11,11 @@ pub(super) fn not_reached(host: &str, error: &EngineError) -> CheckResult {
     Check::new(id, host, "access to the host")
         .measured(&error.cause)
         .why("every host must be reached before anything is changed on any of them")
-        .fix(if error.hint.is_empty() { "look at the host and its network, then run again" } else { error.hint.as_str() })
+        .fix(if error.hint.is_empty() {
+            "look at the host and its network, then run again"
+        } else {
+            error.hint.as_str()
+        })
         .verdict(Verdict::Block)
 }
 

@@ -15,7 +15,11 @@ pub(super) fn checks(offsets: &[(&str, i128)]) -> Vec<CheckResult> {
     sorted.push(0);
     sorted.sort_unstable();
     let middle = sorted.len() / 2;
-    let median = if sorted.len() % 2 == 1 { sorted[middle] } else { i128::midpoint(sorted[middle - 1], sorted[middle]) };
+    let median = if sorted.len() % 2 == 1 {
+        sorted[middle]
+    } else {
+        i128::midpoint(sorted[middle - 1], sorted[middle])
+    };
     // With two clocks the middle lies between them and would halve the difference: the control host's counts then.
     let median = if offsets.len() < 2 { 0 } else { median };
     offsets
@@ -48,7 +52,11 @@ pub(super) fn services(topology: &Topology, hosts: &[(&Host, &Facts)]) -> Vec<Ch
         .iter()
         .map(|(host, facts)| {
             Check::new("clock.service", &host.name, "time service")
-                .measured(if facts.time_service.is_empty() { "none is active".into() } else { facts.time_service.clone() })
+                .measured(if facts.time_service.is_empty() {
+                    "none is active".into()
+                } else {
+                    facts.time_service.clone()
+                })
                 .threshold("one is active")
                 .why("clocks drift apart, a second in some days")
                 .fix("`timedatectl set-ntp true`, or chrony with a server of your network")

@@ -38,7 +38,11 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
     };
     results.push(
         Check::new("conflicts.firewall", host, "firewall")
-            .measured(if facts.firewall.is_empty() { "none active".into() } else { format!("{} is active", facts.firewall) })
+            .measured(if facts.firewall.is_empty() {
+                "none active".into()
+            } else {
+                format!("{} is active", facts.firewall)
+            })
             .threshold("open for the ports of the roles")
             .why("clients and other hosts must reach the services; its rules are never changed by us")
             .fix(open)
@@ -63,7 +67,12 @@ mod tests {
         facts.selinux = "enforcing".into();
         facts.conflicts = vec!["nginx".into()];
         let artefacts = BTreeMap::new();
-        let results = checks(&Subject { topology: &topology, host: &topology.hosts[1], facts: &facts, artefacts: &artefacts });
+        let results = checks(&Subject {
+            topology: &topology,
+            host: &topology.hosts[1],
+            facts: &facts,
+            artefacts: &artefacts,
+        });
         assert!(results.iter().all(|result| result.verdict == Verdict::Warn), "{results:?}");
         assert!(results[2].fix.contains("--add-port=3306/tcp"), "{}", results[2].fix);
     }

@@ -10,8 +10,20 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const INODES: u64 = 20_000;
 /// File systems that a database should not lie on.
-const POOR: [&str; 12] =
-    ["overlay", "overlayfs", "tmpfs", "ramfs", "nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "vfat", "exfat"];
+const POOR: [&str; 12] = [
+    "overlay",
+    "overlayfs",
+    "tmpfs",
+    "ramfs",
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "9p",
+    "fuse.sshfs",
+    "vfat",
+    "exfat",
+];
 
 pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
     let (topology, host, facts) = (subject.topology, subject.host, subject.facts);
@@ -39,12 +51,18 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
                 .measured(bytes(disk.available))
                 .threshold(format!("at least {} for {}", bytes(*need), below.join(", ")))
                 .why("images are unpacked beside the old ones, and a database that cannot write stops")
-                .fix(format!("free space on {mount}, mount a larger file system there, or set `paths` in the topology"))
+                .fix(format!(
+                    "free space on {mount}, mount a larger file system there, or set `paths` in the topology"
+                ))
                 .unless(disk.available >= *need, Verdict::Block),
         );
         results.push(
             Check::new("disk.inodes", &host.name, &format!("free inodes on {mount}"))
-                .measured(if disk.inodes_available == u64::MAX { "not counted".into() } else { disk.inodes_available.to_string() })
+                .measured(if disk.inodes_available == u64::MAX {
+                    "not counted".into()
+                } else {
+                    disk.inodes_available.to_string()
+                })
                 .threshold(format!("at least {INODES}"))
                 .why("an image has thousands of files")
                 .fix("remove small files, or use a file system with more inodes")
@@ -72,7 +90,9 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
                     .measured(format!("{} {what}", if disk.symlink { &disk.path } else { &disk.mount }))
                     .threshold("a folder that can be written, and run from")
                     .why("programs run from there, and what lies behind a link may be anything")
-                    .fix("remount it, replace the link by a folder or a mount, or set `paths` in the topology")
+                    .fix(
+                        "remount it, replace the link by a folder or a mount, or set `paths` in the topology",
+                    )
                     .verdict(Verdict::Block),
             );
         }
@@ -105,7 +125,11 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
         };
         results.push(
             Check::new("disk.sync", &host.name, "synced small writes")
-                .measured(format!("p99 {millis:.1} ms, median {:.1} ms over {} writes", probe.p50_micros as f64 / 1000.0, probe.writes))
+                .measured(format!(
+                    "p99 {millis:.1} ms, median {:.1} ms over {} writes",
+                    probe.p50_micros as f64 / 1000.0,
+                    probe.writes
+                ))
                 .threshold("p99 below 10 ms (100 ms blocks)")
                 .why("every message is synced before it is acknowledged; this is what it waits for")
                 .fix("use a local SSD for the data, and look for other load on this disk")
@@ -158,11 +182,16 @@ mod tests {
         let mut facts = sample::sound_facts(&topology, 4 << 30);
         change(&mut facts);
         let artefacts = BTreeMap::new();
-        checks(&Subject { topology: &topology, host: &topology.hosts[1], facts: &facts, artefacts: &artefacts })
-            .into_iter()
-            .filter(|result| result.verdict != Verdict::Pass)
-            .map(|result| (result.id, result.verdict))
-            .collect()
+        checks(&Subject {
+            topology: &topology,
+            host: &topology.hosts[1],
+            facts: &facts,
+            artefacts: &artefacts,
+        })
+        .into_iter()
+        .filter(|result| result.verdict != Verdict::Pass)
+        .map(|result| (result.id, result.verdict))
+        .collect()
     }
 
     fn only(id: &str, verdict: Verdict) -> Vec<(String, Verdict)> {
@@ -175,12 +204,22 @@ mod tests {
         let full = found(|facts| facts.disks.iter_mut().for_each(|disk| disk.available = 300 << 20));
         assert!(full.contains(&("disk.space".into(), Verdict::Block)), "{full:?}");
         assert_eq!(found(|facts| facts.disks[0].noexec = true), only("disk.usable", Verdict::Block));
-        assert!(found(|facts| facts.disks[1].noexec = true).is_empty(), "nothing runs from the configuration");
+        assert!(
+            found(|facts| facts.disks[1].noexec = true).is_empty(),
+            "nothing runs from the configuration"
+        );
         assert_eq!(found(|facts| facts.disks[2].symlink = true), only("disk.usable", Verdict::Block));
         assert_eq!(found(|facts| facts.disks[2].read_only = true), only("disk.usable", Verdict::Block));
-        assert_eq!(found(|facts| facts.disks[2].file_system = "nfs4".into()), only("disk.kind", Verdict::Warn));
-        assert_eq!(found(|facts| facts.disks.iter_mut().for_each(|disk| disk.inodes_available = 9)), only("disk.inodes", Verdict::Block));
-        let probe = |p99_micros| Some(DiskProbe { path: "/x".into(), writes: 1000, p50_micros: 100, p99_micros });
+        assert_eq!(
+            found(|facts| facts.disks[2].file_system = "nfs4".into()),
+            only("disk.kind", Verdict::Warn)
+        );
+        assert_eq!(
+            found(|facts| facts.disks.iter_mut().for_each(|disk| disk.inodes_available = 9)),
+            only("disk.inodes", Verdict::Block)
+        );
+        let probe =
+            |p99_micros| Some(DiskProbe { path: "/x".into(), writes: 1000, p50_micros: 100, p99_micros });
         assert!(found(|facts| facts.disk_probe = probe(9_999)).is_empty());
         assert_eq!(found(|facts| facts.disk_probe = probe(10_000)), only("disk.sync", Verdict::Warn));
         assert_eq!(found(|facts| facts.disk_probe = probe(100_000)), only("disk.sync", Verdict::Block));
@@ -189,10 +228,15 @@ mod tests {
     #[test]
     fn paths_on_one_file_system_add_up() {
         // Software and data together need more than either alone.
-        let tight = found(|facts| facts.disks.iter_mut().for_each(|disk| {
-            disk.available = 560 << 20;
-            disk.mount = "/".into();
-        }));
-        assert!(tight.iter().any(|(id, verdict)| id == "disk.space" && *verdict == Verdict::Block), "{tight:?}");
+        let tight = found(|facts| {
+            facts.disks.iter_mut().for_each(|disk| {
+                disk.available = 560 << 20;
+                disk.mount = "/".into();
+            });
+        });
+        assert!(
+            tight.iter().any(|(id, verdict)| id == "disk.space" && *verdict == Verdict::Block),
+            "{tight:?}"
+        );
     }
 }

@@ -10,8 +10,12 @@ use std::net::IpAddr;
 pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
     let (host, facts) = (subject.host, subject.facts);
     let mut results = Vec::new();
-    let others: Vec<&str> =
-        facts.clusters.iter().map(String::as_str).filter(|cluster| *cluster != subject.topology.name).collect();
+    let others: Vec<&str> = facts
+        .clusters
+        .iter()
+        .map(String::as_str)
+        .filter(|cluster| *cluster != subject.topology.name)
+        .collect();
     results.push(
         Check::new("identity.cluster", &host.name, "belongs to")
             .measured(if others.is_empty() { "no other cluster".into() } else { format!("cluster {}", others.join(", ")) })
@@ -113,7 +117,11 @@ mod tests {
         let same = sample::facts(4 << 30);
         let mut other = same.clone();
         (other.machine_id, other.hostname) = ("ffff".into(), "two".into());
-        let results = between(&[(&topology.hosts[0], &same), (&topology.hosts[1], &same), (&topology.hosts[2], &other)]);
+        let results = between(&[
+            (&topology.hosts[0], &same),
+            (&topology.hosts[1], &same),
+            (&topology.hosts[2], &other),
+        ]);
         let ids: Vec<_> = results.iter().map(|result| result.id.as_str()).collect();
         assert_eq!(ids, ["identity.machine_id", "identity.hostname"]);
         assert!(results[0].measured.contains("app1 and db1"));

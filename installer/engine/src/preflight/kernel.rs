@@ -77,9 +77,15 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
                 .threshold(wanted.threshold)
                 .why(wanted.why)
                 .fix(if facts.sysctl_writable {
-                    format!("the plan sets it by a drop-in in /etc/sysctl.d (by hand: sysctl -w {}={})", wanted.name, wanted.value)
+                    format!(
+                        "the plan sets it by a drop-in in /etc/sysctl.d (by hand: sysctl -w {}={})",
+                        wanted.name, wanted.value
+                    )
                 } else {
-                    format!("set {}={} on the machine that this host runs on; it cannot be set from inside", wanted.name, wanted.value)
+                    format!(
+                        "set {}={} on the machine that this host runs on; it cannot be set from inside",
+                        wanted.name, wanted.value
+                    )
                 })
                 .fixed_by_plan(facts.sysctl_writable)
                 .unless(good, Verdict::Warn),
@@ -101,7 +107,11 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
         let wanted = u64::from(subject.topology.capacity.users) / nodes * 12 / 10 + 4096;
         results.push(
             Check::new("limits.open_files", &host.name, "open files of one process")
-                .measured(format!("fs.nr_open {}; the service gets {}", facts.nr_open, sizes.get("im_nofile").copied().unwrap_or(0)))
+                .measured(format!(
+                    "fs.nr_open {}; the service gets {}",
+                    facts.nr_open,
+                    sizes.get("im_nofile").copied().unwrap_or(0)
+                ))
                 .threshold(format!("{wanted}: users × 1.2 and some"))
                 .why("each client needs one")
                 .fix(format!("sysctl -w fs.nr_open={}", wanted.next_power_of_two()))
@@ -132,13 +142,18 @@ mod tests {
     #[test]
     fn settings_matter_to_the_roles_they_are_for() {
         let mut facts = sample::facts(4 << 30);
-        for (name, value) in [("vm.overcommit_memory", "0"), ("net.core.somaxconn", "4096\n"), ("vm.swappiness", "60")] {
+        for (name, value) in
+            [("vm.overcommit_memory", "0"), ("net.core.somaxconn", "4096\n"), ("vm.swappiness", "60")]
+        {
             facts.sysctls.insert(name.into(), value.into());
         }
         let ids = |results: Vec<CheckResult>| results.into_iter().map(|result| result.id).collect::<Vec<_>>();
         assert_eq!(ids(judge(0, &facts)), ["kernel.net.core.somaxconn"]);
         assert_eq!(ids(judge(1, &facts)), ["kernel.vm.swappiness"]);
-        assert_eq!(ids(judge(2, &facts)), ["kernel.net.core.somaxconn", "kernel.vm.overcommit_memory", "kernel.vm.swappiness"]);
+        assert_eq!(
+            ids(judge(2, &facts)),
+            ["kernel.net.core.somaxconn", "kernel.vm.overcommit_memory", "kernel.vm.swappiness"]
+        );
         facts.transparent_huge_pages = "always".into();
         assert!(ids(judge(1, &facts)).contains(&"kernel.huge_pages".to_owned()));
     }

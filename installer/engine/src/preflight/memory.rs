@@ -34,7 +34,10 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
             .threshold(format!("{} for {users} users and {rate} messages/s", bytes(wanted)))
             .why("with less, caches are small and a full load is served slowly")
             .fix("add memory, add hosts, or lower `capacity` in the topology")
-            .unless(facts.memory_total >= wanted, if topology.profile == Profile::Embedded { Verdict::Info } else { Verdict::Warn }),
+            .unless(
+                facts.memory_total >= wanted,
+                if topology.profile == Profile::Embedded { Verdict::Info } else { Verdict::Warn },
+            ),
     ];
 
     let mut cpus = 1;
@@ -49,11 +52,18 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
     }
     results.push(
         Check::new("cpu.count", &host.name, "processors")
-            .measured(format!("{} ({})", facts.cpus, if facts.cpu_model.is_empty() { "unknown model" } else { &facts.cpu_model }))
+            .measured(format!(
+                "{} ({})",
+                facts.cpus,
+                if facts.cpu_model.is_empty() { "unknown model" } else { &facts.cpu_model }
+            ))
             .threshold(format!("{cpus} for {rate} messages/s"))
             .why("messages are encrypted, routed and written; each processor carries about 2,000 a second")
             .fix("add processors, add IM hosts, or lower `capacity` in the topology")
-            .unless(u64::from(facts.cpus) >= cpus, if topology.profile == Profile::Embedded { Verdict::Info } else { Verdict::Warn }),
+            .unless(
+                u64::from(facts.cpus) >= cpus,
+                if topology.profile == Profile::Embedded { Verdict::Info } else { Verdict::Warn },
+            ),
     );
     results
 }
@@ -72,7 +82,9 @@ mod tests {
         let artefacts = BTreeMap::new();
         let mut facts = sample::facts(1 << 30);
         facts.memory_available = 200 * MIB;
-        let judge = |topology: &maxim_model::topology::Topology, facts: &maxim_model::facts::Facts, place: usize| {
+        let judge = |topology: &maxim_model::topology::Topology,
+                     facts: &maxim_model::facts::Facts,
+                     place: usize| {
             let subject = Subject { topology, host: &topology.hosts[place], facts, artefacts: &artefacts };
             checks(&subject)
         };
@@ -82,7 +94,11 @@ mod tests {
         assert_eq!(verdicts(&judge(&topology, &facts, 2))[0].1, Verdict::Pass, "redis starts in less");
 
         facts.units = vec![maxim_model::facts::UnitFact { memory: 300 * MIB, ..Default::default() }];
-        assert_eq!(verdicts(&judge(&topology, &facts, 1))[0].1, Verdict::Pass, "what runs already is counted");
+        assert_eq!(
+            verdicts(&judge(&topology, &facts, 1))[0].1,
+            Verdict::Pass,
+            "what runs already is counted"
+        );
         topology.capacity.messages_per_second = 20_000;
         assert_eq!(verdicts(&judge(&topology, &facts, 0))[2], ("cpu.count", Verdict::Warn));
     }

@@ -155,7 +155,7 @@ pub(crate) fn preflight(run: &Run<'_>, sessions: &mut [Session<'_>], disk: DiskP
     }
 
     for result in &mut results {
-        if result.verdict == Verdict::Block && run.context.force.iter().any(|forced| *forced == result.id) {
+        if result.verdict == Verdict::Block && run.context.force.contains(&result.id) {
             result.verdict = Verdict::Warn;
         }
     }
@@ -205,7 +205,8 @@ pub(crate) fn leave_no_trace(run: &Run<'_>, sessions: &mut [Session<'_>]) {
             continue;
         }
         if let Some(agent) = session.reader.as_mut()
-            && let Err(error) = agent.request("preflight", &Request::RemoveSelf, Duration::from_secs(10), |_| {})
+            && let Err(error) =
+                agent.request("preflight", &Request::RemoveSelf, Duration::from_secs(10), |_| {})
         {
             run.emitter.warn(
                 &session.host.name,
@@ -226,7 +227,11 @@ pub(crate) fn bytes(value: u64) -> String {
         size /= 1024.0;
         unit += 1;
     }
-    if unit == 0 || size >= 100.0 { format!("{size:.0} {}", UNITS[unit]) } else { format!("{size:.1} {}", UNITS[unit]) }
+    if unit == 0 || size >= 100.0 {
+        format!("{size:.0} {}", UNITS[unit])
+    } else {
+        format!("{size:.1} {}", UNITS[unit])
+    }
 }
 
 /// A subject over sample data, for the tests of the checks.
@@ -246,8 +251,12 @@ mod tests {
     fn a_sound_host_is_not_blocked_and_every_result_can_be_acted_on() {
         let topology = sample::single_host();
         let facts = sample::sound_facts(&topology, 8 << 30);
-        let subject =
-            Subject { topology: &topology, host: &topology.hosts[0], facts: &facts, artefacts: &BTreeMap::new() };
+        let subject = Subject {
+            topology: &topology,
+            host: &topology.hosts[0],
+            facts: &facts,
+            artefacts: &BTreeMap::new(),
+        };
         let results = host_checks(&subject);
         assert!(results.len() > 15, "{}", results.len());
         for result in &results {
@@ -266,8 +275,12 @@ mod tests {
         topology.capacity.messages_per_second = 10;
         let mut facts = sample::sound_facts(&topology, 1 << 30);
         facts.memory_available = 800 << 20;
-        let subject =
-            Subject { topology: &topology, host: &topology.hosts[0], facts: &facts, artefacts: &BTreeMap::new() };
+        let subject = Subject {
+            topology: &topology,
+            host: &topology.hosts[0],
+            facts: &facts,
+            artefacts: &BTreeMap::new(),
+        };
         let blocked: Vec<_> =
             host_checks(&subject).into_iter().filter(|result| result.verdict == Verdict::Block).collect();
         assert!(blocked.is_empty(), "{blocked:?}");
@@ -276,7 +289,10 @@ mod tests {
     #[test]
     fn a_refusal_names_every_blocking_check() {
         let block = |host: &str| {
-            Check::new("ports.foreign", host, "port 443").measured("held by nginx (812)").fix("stop it").verdict(Verdict::Block)
+            Check::new("ports.foreign", host, "port 443")
+                .measured("held by nginx (812)")
+                .fix("stop it")
+                .verdict(Verdict::Block)
         };
         let error = refusal(&[block("a"), Check::new("x", "a", "x").verdict(Verdict::Pass), block("b")]);
         assert_eq!((error.exit_code(), error.host.as_str(), error.others.len()), (3, "a", 1));
@@ -285,6 +301,9 @@ mod tests {
 
     #[test]
     fn sizes_are_readable() {
-        assert_eq!((bytes(512), bytes(1536), bytes(5 << 30)), ("512 B".into(), "1.5 KiB".into(), "5.0 GiB".into()));
+        assert_eq!(
+            (bytes(512), bytes(1536), bytes(5 << 30)),
+            ("512 B".into(), "1.5 KiB".into(), "5.0 GiB".into())
+        );
     }
 }

@@ -36,7 +36,14 @@ fn needs(topology: &Topology) -> Vec<Need> {
     for from in topology.with_role(Role::Im) {
         let mut add = |role: Role, port: u16, what: &'static str, store: bool| {
             for to in topology.with_role(role).filter(|to| to.name != from.name) {
-                all.push(Need { from: from.name.clone(), to: to.name.clone(), address: to.address.clone(), port, what, store });
+                all.push(Need {
+                    from: from.name.clone(),
+                    to: to.name.clone(),
+                    address: to.address.clone(),
+                    port,
+                    what,
+                    store,
+                });
             }
         };
         match topology.database {
@@ -50,7 +57,14 @@ fn needs(topology: &Topology) -> Vec<Need> {
         add(Role::Im, topology.ports.xmpp, "IM core", false);
         for (url, what) in external(topology) {
             if let Some((address, port)) = place(&url) {
-                all.push(Need { from: from.name.clone(), to: String::new(), address, port, what, store: true });
+                all.push(Need {
+                    from: from.name.clone(),
+                    to: String::new(),
+                    address,
+                    port,
+                    what,
+                    store: true,
+                });
             }
         }
     }
@@ -94,9 +108,9 @@ pub(super) fn probe(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Vec<CheckRes
     }
     let mut needs = needs(topology);
     needs.retain(|need| {
-        sessions
-            .iter()
-            .all(|session| session.error.is_none() || (session.host.name != need.from && session.host.name != need.to))
+        sessions.iter().all(|session| {
+            session.error.is_none() || (session.host.name != need.from && session.host.name != need.to)
+        })
     });
     let mut results = mtu(sessions);
     if needs.is_empty() {
@@ -105,7 +119,7 @@ pub(super) fn probe(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Vec<CheckRes
     listen(run, sessions, &needs);
     let found = connect(run, sessions, &needs);
     close(run, sessions, &needs);
-    results.extend(needs.iter().zip(found).filter_map(|(need, found)| Some(judge(need, found?.as_ref()))));
+    results.extend(needs.iter().zip(found).map(|(need, found)| judge(need, found.as_ref())));
     results
 }
 
@@ -146,7 +160,7 @@ fn close(run: &Run<'_>, sessions: &mut [Session<'_>], needs: &[Need]) {
 
 /// Connects from every near end. A host that is a far end as well asks on a second agent, because its first one
 /// would close its listeners.
-fn connect(run: &Run<'_>, sessions: &mut [Session<'_>], needs: &[Need]) -> Vec<Option<Option<ConnectResult>>> {
+fn connect(run: &Run<'_>, sessions: &mut [Session<'_>], needs: &[Need]) -> Vec<Option<ConnectResult>> {
     let answers = fleet::for_each(sessions.iter_mut(), run.context.concurrency, |session| {
         let own: Vec<(usize, String)> = needs
             .iter()
@@ -178,24 +192,27 @@ fn connect(run: &Run<'_>, sessions: &mut [Session<'_>], needs: &[Need]) -> Vec<O
             session.reader.as_mut().and_then(|agent| agent.ask("network", &request, wait, pick).ok())
         };
         let found = found.unwrap_or_default();
-        own.into_iter().map(|(place, target)| (place, found.iter().find(|one| one.target == target).cloned())).collect()
+        own.into_iter()
+            .map(|(place, target)| (place, found.iter().find(|one| one.target == target).cloned()))
+            .collect()
     });
     let mut all = vec![None; needs.len()];
     for (place, found) in answers.into_iter().flatten() {
-        all[place] = Some(found);
+        all[place] = found;
     }
     all
 }
 
 fn judge(need: &Need, found: Option<&ConnectResult>) -> CheckResult {
     let target = if need.to.is_empty() { need.address.clone() } else { need.to.clone() };
-    let check = Check::new("network.reach", &need.from, &format!("{} on {target}, port {}", need.what, need.port))
-        .threshold("reached")
-        .why("the IM core on this host works only with it")
-        .fix(format!(
-            "let TCP {} through from {} to {} ({}): host firewall, security group, routes",
-            need.port, need.from, target, need.address
-        ));
+    let check =
+        Check::new("network.reach", &need.from, &format!("{} on {target}, port {}", need.what, need.port))
+            .threshold("reached")
+            .why("the IM core on this host works only with it")
+            .fix(format!(
+                "let TCP {} through from {} to {} ({}): host firewall, security group, routes",
+                need.port, need.from, target, need.address
+            ));
     let Some(found) = found else {
         return check.measured("could not be tried").verdict(Verdict::Warn);
     };
@@ -211,7 +228,9 @@ fn judge(need: &Need, found: Option<&ConnectResult>) -> CheckResult {
         }
         ConnectState::Reached => check.measured(format!("reached in {millis:.1} ms")).verdict(Verdict::Pass),
         ConnectState::Refused => check.measured("refused").verdict(Verdict::Block),
-        ConnectState::Filtered => check.measured("no answer within 2 s: filtered on the way").verdict(Verdict::Block),
+        ConnectState::Filtered => {
+            check.measured("no answer within 2 s: filtered on the way").verdict(Verdict::Block)
+        }
         ConnectState::Unreachable => check.measured("no route").verdict(Verdict::Block),
     }
 }
@@ -253,28 +272,42 @@ mod tests {
     #[test]
     fn what_must_talk_follows_from_the_roles() {
         let mut topology = sample::three_hosts();
-        let found: Vec<_> = needs(&topology).into_iter().map(|need| (need.from, need.to, need.port)).collect();
+        let found: Vec<_> =
+            needs(&topology).into_iter().map(|need| (need.from, need.to, need.port)).collect();
         assert_eq!(found, [("app1".into(), "db1".into(), 3306), ("app1".into(), "cache1".into(), 6379)]);
         assert!(needs(&sample::single_host()).is_empty());
-        topology.database = Database::External { url: "postgresql://chat@db.acme.example/im".into(), password_file: String::new() };
+        topology.database = Database::External {
+            url: "postgresql://chat@db.acme.example/im".into(),
+            password_file: String::new(),
+        };
         assert!(needs(&topology).iter().any(|need| need.address == "db.acme.example" && need.port == 5432));
     }
 
     #[test]
     fn each_outcome_is_told_apart() {
-        let need = Need { from: "app1".into(), to: "db1".into(), address: "10.77.0.12".into(), port: 3306, what: "database", store: true };
-        let outcome = |state, micros| judge(&need, Some(&ConnectResult { target: "10.77.0.12:3306".into(), state, micros }));
+        let need = Need {
+            from: "app1".into(),
+            to: "db1".into(),
+            address: "10.77.0.12".into(),
+            port: 3306,
+            what: "database",
+            store: true,
+        };
+        let outcome = |state, micros| {
+            judge(&need, Some(&ConnectResult { target: "10.77.0.12:3306".into(), state, micros }))
+        };
         assert_eq!(outcome(ConnectState::Reached, 300).verdict, Verdict::Pass);
         let slow = outcome(ConnectState::Reached, 7_000);
         assert_eq!((slow.id.as_str(), slow.verdict), ("network.latency", Verdict::Warn));
-        let messages: Vec<String> = [ConnectState::Refused, ConnectState::Filtered, ConnectState::Unreachable]
-            .into_iter()
-            .map(|state| {
-                let result = outcome(state, 0);
-                assert_eq!(result.verdict, Verdict::Block);
-                result.measured
-            })
-            .collect();
+        let messages: Vec<String> =
+            [ConnectState::Refused, ConnectState::Filtered, ConnectState::Unreachable]
+                .into_iter()
+                .map(|state| {
+                    let result = outcome(state, 0);
+                    assert_eq!(result.verdict, Verdict::Block);
+                    result.measured
+                })
+                .collect();
         assert!(messages[0] != messages[1] && messages[1] != messages[2]);
         assert_eq!(judge(&need, None).verdict, Verdict::Warn);
     }

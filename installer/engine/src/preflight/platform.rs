@@ -93,8 +93,17 @@ mod tests {
             let mut facts = sample::facts(4 << 30);
             change(&mut facts);
             let artefacts = BTreeMap::new();
-            let subject = Subject { topology: &topology, host: &topology.hosts[0], facts: &facts, artefacts: &artefacts };
-            checks(&subject).into_iter().filter(|result| result.verdict == Verdict::Block).map(|result| result.id).collect::<Vec<_>>()
+            let subject = Subject {
+                topology: &topology,
+                host: &topology.hosts[0],
+                facts: &facts,
+                artefacts: &artefacts,
+            };
+            checks(&subject)
+                .into_iter()
+                .filter(|result| result.verdict == Verdict::Block)
+                .map(|result| result.id)
+                .collect::<Vec<_>>()
         };
         assert!(judge(&|_| {}).is_empty());
         assert_eq!(judge(&|facts| facts.architecture = "aarch64".into()), ["platform.system"]);
@@ -110,7 +119,12 @@ mod tests {
         let mut facts = sample::facts(1 << 30);
         (facts.systemd, facts.uid) = (0, 1000);
         let artefacts = BTreeMap::new();
-        let results = checks(&Subject { topology: &topology, host: &topology.hosts[0], facts: &facts, artefacts: &artefacts });
+        let results = checks(&Subject {
+            topology: &topology,
+            host: &topology.hosts[0],
+            facts: &facts,
+            artefacts: &artefacts,
+        });
         assert!(verdicts(&results).iter().all(|(_, verdict)| *verdict == Verdict::Pass), "{results:?}");
         assert_eq!(version("5.4"), Some((5, 4)));
         assert_eq!(version("x"), None);

@@ -11,15 +11,24 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
         .iter()
         .map(|port| {
             let name = port_setting(&port.component, port.port, subject);
-            let check = Check::new("ports.free", &subject.host.name, &format!("port {} for {}", port.port, port.component))
-                .threshold("free, or ours")
-                .why("a service that cannot bind its port does not start")
-                .fix(format!("stop what holds it, or choose another port: `--set {name}=PORT`"));
+            let check = Check::new(
+                "ports.free",
+                &subject.host.name,
+                &format!("port {} for {}", port.port, port.component),
+            )
+            .threshold("free, or ours")
+            .why("a service that cannot bind its port does not start")
+            .fix(format!("stop what holds it, or choose another port: `--set {name}=PORT`"));
             match &port.state {
                 PortState::Free => check.measured("free").verdict(Verdict::Pass),
-                PortState::Ours { unit } => check.measured(format!("held by our {unit}")).verdict(Verdict::Pass),
+                PortState::Ours { unit } => {
+                    check.measured(format!("held by our {unit}")).verdict(Verdict::Pass)
+                }
                 PortState::Foreign { holder } => check
-                    .measured(format!("held by {}", if holder.is_empty() { "another process" } else { holder }))
+                    .measured(format!(
+                        "held by {}",
+                        if holder.is_empty() { "another process" } else { holder }
+                    ))
                     .verdict(Verdict::Block),
             }
         })
@@ -34,12 +43,19 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
             .unwrap_or(1024);
         for port in subject.facts.ports.iter().filter(|port| port.port < start) {
             results.push(
-                Check::new("ports.privileged", &subject.host.name, &format!("port {} for {}", port.port, port.component))
-                    .measured(format!("below {start}, and this is {}", subject.facts.user))
-                    .threshold(format!("at least {start} without root"))
-                    .why("only root may bind it")
-                    .fix(format!("choose a higher port: `--set {}=PORT`", port_setting(&port.component, port.port, subject)))
-                    .verdict(Verdict::Block),
+                Check::new(
+                    "ports.privileged",
+                    &subject.host.name,
+                    &format!("port {} for {}", port.port, port.component),
+                )
+                .measured(format!("below {start}, and this is {}", subject.facts.user))
+                .threshold(format!("at least {start} without root"))
+                .why("only root may bind it")
+                .fix(format!(
+                    "choose a higher port: `--set {}=PORT`",
+                    port_setting(&port.component, port.port, subject)
+                ))
+                .verdict(Verdict::Block),
             );
         }
     }
@@ -82,9 +98,21 @@ mod tests {
             port(443, PortState::Foreign { holder: "nginx (812)".into() }),
         ];
         let artefacts = BTreeMap::new();
-        let results = checks(&Subject { topology: &topology, host: &topology.hosts[0], facts: &facts, artefacts: &artefacts });
-        assert_eq!(verdicts(&results).iter().map(|(_, verdict)| *verdict).collect::<Vec<_>>(), [Verdict::Pass, Verdict::Pass, Verdict::Block]);
-        assert!(results[2].measured.contains("nginx (812)") && results[2].fix.contains("ports.https"), "{:?}", results[2]);
+        let results = checks(&Subject {
+            topology: &topology,
+            host: &topology.hosts[0],
+            facts: &facts,
+            artefacts: &artefacts,
+        });
+        assert_eq!(
+            verdicts(&results).iter().map(|(_, verdict)| *verdict).collect::<Vec<_>>(),
+            [Verdict::Pass, Verdict::Pass, Verdict::Block]
+        );
+        assert!(
+            results[2].measured.contains("nginx (812)") && results[2].fix.contains("ports.https"),
+            "{:?}",
+            results[2]
+        );
     }
 
     #[test]
@@ -95,7 +123,12 @@ mod tests {
         facts.uid = 1000;
         facts.ports = vec![port(443, PortState::Free), port(8443, PortState::Free)];
         let artefacts = BTreeMap::new();
-        let results = checks(&Subject { topology: &topology, host: &topology.hosts[0], facts: &facts, artefacts: &artefacts });
+        let results = checks(&Subject {
+            topology: &topology,
+            host: &topology.hosts[0],
+            facts: &facts,
+            artefacts: &artefacts,
+        });
         assert_eq!(verdicts(&results).last(), Some(&("ports.privileged", Verdict::Block)));
     }
 }

@@ -146,7 +146,7 @@ impl Agent {
     }
 
     fn line(&mut self, step: &str, until: Instant) -> Result<Vec<u8>, EngineError> {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = [0; 16 * 1024];
         loop {
             if let Some(end) = self.received[self.scanned..].iter().position(|byte| *byte == b'\n') {
                 let rest = self.received.split_off(self.scanned + end + 1);

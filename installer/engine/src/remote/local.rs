@@ -35,11 +35,17 @@ impl Connected for Local {
     fn agent(&mut self, access: Access) -> Result<Agent, EngineError> {
         if let Some(socket) = &self.socket {
             let stream = UnixStream::connect(socket).map_err(|error| {
-                EngineError::failed("connect", format!("{}: {error}", socket.display()))
-                    .on(&self.host)
-                    .hint("the agent's socket on this machine must be there: `systemctl status maxim-agent.socket`")
+                EngineError::failed("connect", format!("{}: {error}", socket.display())).on(&self.host).hint(
+                    "the agent's socket on this machine must be there: `systemctl status maxim-agent.socket`",
+                )
             })?;
-            return Agent::greet(&self.host, Box::new(Socket(stream)), access, self.cancel.clone(), Duration::from_secs(10));
+            return Agent::greet(
+                &self.host,
+                Box::new(Socket(stream)),
+                access,
+                self.cancel.clone(),
+                Duration::from_secs(10),
+            );
         }
         let stream = Process::start(&self.program, access).map_err(|error| {
             EngineError::failed("connect", format!("cannot start {} agent: {error}", self.program.display()))

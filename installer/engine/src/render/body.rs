@@ -125,7 +125,9 @@ impl<'a> Renderer<'a> {
 
     /// The value of an expression, with its type.
     fn expression(&mut self, expression: &str) -> Result<Value, String> {
-        let template = format!("{{% set value_of_expression = {expression} %}}{{{{ value_of_expression | json_encode() | safe }}}}");
+        let template = format!(
+            "{{% set value_of_expression = {expression} %}}{{{{ value_of_expression | json_encode() | safe }}}}"
+        );
         let json = self.tera.render_str(&template, &self.context).map_err(|error| chain(&error))?;
         serde_json::from_str(&json).map_err(|error| format!("`{expression}`: {error}"))
     }
@@ -142,9 +144,14 @@ impl<'a> Renderer<'a> {
             _ => Vec::new(),
         };
         // Very short values would be found everywhere; generated ones have at least 20 characters.
-        let shows = |text: &&str| self.secrets.iter().any(|secret| secret.len() >= 8 && text.contains(secret.as_str()));
+        let shows = |text: &&str| {
+            self.secrets.iter().any(|secret| secret.len() >= 8 && text.contains(secret.as_str()))
+        };
         if visible.iter().any(shows) {
-            return Err("a secret would be visible: make it a `file` with `sensitive: true`, or pass it by a file".into());
+            return Err(
+                "a secret would be visible: make it a `file` with `sensitive: true`, or pass it by a file"
+                    .into(),
+            );
         }
         Ok(())
     }
@@ -193,29 +200,44 @@ mod tests {
         .unwrap();
         let TaskKind::File(file) = &tasks[0].kind else { panic!("{:?}", tasks[0].kind) };
         assert_eq!(file.content.expose(), "domain: im.acme.example\n");
-        assert_eq!((tasks[0].id.as_str(), file.path.as_str(), file.sensitive), ("im/config", "/etc/maxim/im.yaml", true));
+        assert_eq!(
+            (tasks[0].id.as_str(), file.path.as_str(), file.sensitive),
+            ("im/config", "/etc/maxim/im.yaml", true)
+        );
     }
 
     #[test]
     fn for_each_and_when() {
         let context = json!({"cluster": {"domain": "d"}, "folders": ["a", "b"], "wanted": false});
-        let tasks =
-            render("{id: f, for_each: folders, directory: {path: '/x/{{ item }}', mode: '0750'}}", context.clone()).unwrap();
+        let tasks = render(
+            "{id: f, for_each: folders, directory: {path: '/x/{{ item }}', mode: '0750'}}",
+            context.clone(),
+        )
+        .unwrap();
         assert_eq!(tasks.iter().map(|task| task.id.as_str()).collect::<Vec<_>>(), ["im/f-0", "im/f-1"]);
-        assert!(render("{id: f, when: wanted, directory: {path: /x, mode: '0750'}}", context).unwrap().is_empty());
+        assert!(
+            render("{id: f, when: wanted, directory: {path: /x, mode: '0750'}}", context).unwrap().is_empty()
+        );
     }
 
     #[test]
     fn mistakes_are_refused_with_their_cause() {
         let context = || json!({"cluster": {"domain": "d"}, "secrets": {"s": "planted-secret-7431"}});
-        let undefined = render("{id: f, directory: {path: '/x/{{ missing }}', mode: '0750'}}", context()).unwrap_err();
+        let undefined =
+            render("{id: f, directory: {path: '/x/{{ missing }}', mode: '0750'}}", context()).unwrap_err();
         assert!(undefined.contains("missing"), "{undefined}");
-        let unknown = render("{id: f, directory: {path: /x, mode: '0750', color: red}}", context()).unwrap_err();
+        let unknown =
+            render("{id: f, directory: {path: /x, mode: '0750', color: red}}", context()).unwrap_err();
         assert!(unknown.contains("color"), "{unknown}");
         let shown =
-            render("{id: f, file: {path: /x, mode: '0600', content: 'p={{ secrets.s }}'}}", context()).unwrap_err();
+            render("{id: f, file: {path: /x, mode: '0600', content: 'p={{ secrets.s }}'}}", context())
+                .unwrap_err();
         assert!(shown.contains("secret would be visible") && !shown.contains("7431"), "{shown}");
-        render("{id: f, file: {path: /x, mode: '0600', sensitive: true, content: 'p={{ secrets.s }}'}}", context()).unwrap();
+        render(
+            "{id: f, file: {path: /x, mode: '0600', sensitive: true, content: 'p={{ secrets.s }}'}}",
+            context(),
+        )
+        .unwrap();
         let argv = render("{id: f, command: {argv: [tool, '-p{{ secrets.s }}']}}", context()).unwrap_err();
         assert!(argv.contains("secret would be visible"), "{argv}");
     }

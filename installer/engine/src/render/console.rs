@@ -47,8 +47,7 @@ pub(crate) fn value(
     known_hosts: &str,
     secrets: &Secrets,
 ) -> Result<Value, EngineError> {
-    let mut value =
-        json!({"topology": "", "known_hosts": "", "state": "", "authorized_key": ""});
+    let mut value = json!({"topology": "", "known_hosts": "", "state": "", "authorized_key": ""});
     let has_console = topology.with_role(Role::Console).next().is_some();
     let Some(key) = secrets.get(KEY).filter(|_| has_console && topology.profile == Profile::Standard) else {
         return Ok(value);
@@ -58,7 +57,8 @@ pub(crate) fn value(
         value["known_hosts"] = known_hosts.into();
         value["state"] = pretty(&wanted(topology, artefacts))?.into();
     } else if let Some(program) = artefacts.get("maxim-ctl") {
-        let consoles: Vec<&str> = topology.with_role(Role::Console).map(|host| host.address.as_str()).collect();
+        let consoles: Vec<&str> =
+            topology.with_role(Role::Console).map(|host| host.address.as_str()).collect();
         value["authorized_key"] = format!(
             "restrict,from=\"{}\",command=\"{} agent --read-only\" ssh-ed25519 {} maxim-console@{}\n",
             consoles.join(","),
@@ -141,8 +141,9 @@ fn pretty(value: &impl serde::Serialize) -> Result<String, EngineError> {
 /// A new Ed25519 key in OpenSSH's format (PROTOCOL.key), without passphrase.
 fn new_key(comment: &str) -> Result<Secret, EngineError> {
     let seed: [u8; 32] = rand::random();
-    let pair = Ed25519KeyPair::from_seed_unchecked(&seed)
-        .map_err(|error| EngineError::failed("secrets", format!("the console's key could not be made: {error}")))?;
+    let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|error| {
+        EngineError::failed("secrets", format!("the console's key could not be made: {error}"))
+    })?;
     let public = pair.public_key().as_ref();
     let mut blob = Vec::new();
     put(&mut blob, KIND);
@@ -204,11 +205,11 @@ fn public_of(key: &Secret) -> Result<Vec<u8>, EngineError> {
 #[cfg(test)]
 mod tests {
     use super::{KEY, ensure_key, new_key, value};
-    use base64::Engine as _;
     use crate::delivery::sample_artefacts;
     use crate::sample;
     use crate::secrets::Secrets;
     use crate::state::Installed;
+    use base64::Engine as _;
     use maxim_model::Secret;
     use maxim_model::topology::{Connection, load_stored};
     use std::process::Command;
@@ -241,13 +242,25 @@ mod tests {
 
         let seen = value(&topology, &topology.hosts[0], &artefacts, "known", &secrets).unwrap();
         let read = load_stored(seen["topology"].as_str().unwrap(), "/").unwrap();
-        assert_eq!((&read.name, &read.domain, &read.ports), (&topology.name, &topology.domain, &topology.ports));
-        assert_eq!((&read.paths, &read.database, &read.listen), (&topology.paths, &topology.database, &topology.listen));
+        assert_eq!(
+            (&read.name, &read.domain, &read.ports),
+            (&topology.name, &topology.domain, &topology.ports)
+        );
+        assert_eq!(
+            (&read.paths, &read.database, &read.listen),
+            (&topology.paths, &topology.database, &topology.listen)
+        );
         assert_eq!(read.hosts[0].connection, Connection::Local);
         for (host, original) in read.hosts.iter().zip(&topology.hosts).skip(1) {
-            assert_eq!((&host.name, &host.address, &host.roles), (&original.name, &original.address, &original.roles));
+            assert_eq!(
+                (&host.name, &host.address, &host.roles),
+                (&original.name, &original.address, &original.roles)
+            );
             let Connection::Ssh(ssh) = &host.connection else { panic!("by SSH") };
-            assert_eq!((ssh.user.as_str(), ssh.key.as_str()), ("root", "/var/lib/maxim/console/cluster/id_ed25519"));
+            assert_eq!(
+                (ssh.user.as_str(), ssh.key.as_str()),
+                ("root", "/var/lib/maxim/console/cluster/id_ed25519")
+            );
         }
         assert_eq!(seen["known_hosts"], "known");
         assert_eq!(seen["authorized_key"], "");
@@ -256,7 +269,10 @@ mod tests {
 
         let other = value(&topology, &topology.hosts[1], &artefacts, "known", &secrets).unwrap();
         let line = other["authorized_key"].as_str().unwrap();
-        assert!(line.starts_with(&format!("restrict,from=\"{}\",command=\"", topology.hosts[0].address)), "{line}");
+        assert!(
+            line.starts_with(&format!("restrict,from=\"{}\",command=\"", topology.hosts[0].address)),
+            "{line}"
+        );
         assert!(line.contains(" agent --read-only\" ssh-ed25519 AAAA"), "{line}");
         assert_eq!((&other["topology"], &other["known_hosts"]), (&"".into(), &"".into()));
         for text in [&seen, &other] {

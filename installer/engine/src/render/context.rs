@@ -159,7 +159,9 @@ fn endpoints(topology: &Topology, host: &Host) -> Value {
             Database::Mariadb => "mariadb",
             Database::Postgresql => "postgresql",
             Database::Sqlite => "sqlite",
-            Database::External { url, .. } if url.starts_with("mysql") || url.starts_with("mariadb") => "mariadb",
+            Database::External { url, .. } if url.starts_with("mysql") || url.starts_with("mariadb") => {
+                "mariadb"
+            }
             Database::External { .. } => "postgresql",
         };
         database.insert("engine".into(), engine.into());
@@ -169,7 +171,9 @@ fn endpoints(topology: &Topology, host: &Host) -> Value {
     }
     let mut redis = match &topology.redis {
         Redis::Own => own(Role::Redis, topology.ports.redis),
-        Redis::Memory => json!({"host": "", "address": "", "port": 0, "local": true, "remote_clients": false}),
+        Redis::Memory => {
+            json!({"host": "", "address": "", "port": 0, "local": true, "remote_clients": false})
+        }
         Redis::External { url, .. } => external(url),
     };
     if let Some(redis) = redis.as_object_mut() {
@@ -229,7 +233,8 @@ fn certificates(topology: &Topology, host: &Host, authority: &mut Authority) -> 
         let (certificate, key) = match &topology.tls {
             Tls::Files { cert, key } if public => (read_pem(cert)?, read_pem(key)?),
             _ => {
-                let Leaf { certificate, key, .. } = authority.leaf(&host.name, role.name(), &names(topology, host, *role))?;
+                let Leaf { certificate, key, .. } =
+                    authority.leaf(&host.name, role.name(), &names(topology, host, *role))?;
                 (certificate, key.expose().to_owned())
             }
         };
@@ -270,8 +275,14 @@ mod tests {
     #[test]
     fn an_external_url_is_taken_apart() {
         let database = external("postgresql://chat@db.acme.example/im");
-        assert_eq!((database["user"].as_str(), database["port"].as_u64(), database["name"].as_str()), (Some("chat"), Some(5432), Some("im")));
+        assert_eq!(
+            (database["user"].as_str(), database["port"].as_u64(), database["name"].as_str()),
+            (Some("chat"), Some(5432), Some("im"))
+        );
         let redis = external("rediss://[fd00::5]:6390");
-        assert_eq!((redis["address"].as_str(), redis["port"].as_u64(), redis["tls"].as_bool()), (Some("fd00::5"), Some(6390), Some(true)));
+        assert_eq!(
+            (redis["address"].as_str(), redis["port"].as_u64(), redis["tls"].as_bool()),
+            (Some("fd00::5"), Some(6390), Some(true))
+        );
     }
 }

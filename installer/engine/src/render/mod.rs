@@ -129,11 +129,17 @@ mod tests {
     use std::path::Path;
     use time::OffsetDateTime;
 
-    fn render(topology: &Topology, root: Option<&Path>, purpose: Purpose, purge: bool) -> Vec<(String, Vec<Task>)> {
+    fn render(
+        topology: &Topology,
+        root: Option<&Path>,
+        purpose: Purpose,
+        purge: bool,
+    ) -> Vec<(String, Vec<Task>)> {
         let library = Library::embedded().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut secrets = Secrets::load(&folder.path().join("secrets.json")).unwrap();
-        let mut authority = Authority::load(folder.path(), &topology.name, OffsetDateTime::now_utc()).unwrap();
+        let mut authority =
+            Authority::load(folder.path(), &topology.name, OffsetDateTime::now_utc()).unwrap();
         let artefacts: Artefacts = sample_artefacts(&topology.paths.software);
         let names = library.secret_names();
         topology
@@ -141,11 +147,19 @@ mod tests {
             .iter()
             .map(|host| {
                 let facts = sample::sound_facts(topology, 8 << 30);
-                let input =
-                    RenderInput { topology, root, artefacts: &artefacts, secret_names: &names, purge, known_hosts: "" };
+                let input = RenderInput {
+                    topology,
+                    root,
+                    artefacts: &artefacts,
+                    secret_names: &names,
+                    purge,
+                    known_hosts: "",
+                };
                 let context =
-                    context_for(&input, &HostInput { host, facts: &facts }, &mut secrets, &mut authority).unwrap();
-                let values: Vec<String> = secrets.iter().map(|(_, secret)| secret.expose().to_owned()).collect();
+                    context_for(&input, &HostInput { host, facts: &facts }, &mut secrets, &mut authority)
+                        .unwrap();
+                let values: Vec<String> =
+                    secrets.iter().map(|(_, secret)| secret.expose().to_owned()).collect();
                 let tasks = tasks_for_host(&library, topology.profile, host, &context, &values, purpose)
                     .unwrap_or_else(|error| panic!("{} on {}", error.cause, error.host));
                 (host.name.clone(), tasks)
@@ -192,8 +206,11 @@ mod tests {
             };
             assert!(path.starts_with("/home/anna/.local/share/maxim"), "{}: {path}", task.id);
         }
-        let units: Vec<_> =
-            tasks.iter().filter(|task| matches!(task.kind, TaskKind::Unit(_))).map(|task| task.stage).collect();
+        let units: Vec<_> = tasks
+            .iter()
+            .filter(|task| matches!(task.kind, TaskKind::Unit(_)))
+            .map(|task| task.stage)
+            .collect();
         assert_eq!(units, [Stage::Core, Stage::Console]);
     }
 }

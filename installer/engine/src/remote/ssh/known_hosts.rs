@@ -51,7 +51,10 @@ impl KnownHosts {
                     return Judgement::Revoked;
                 }
                 found = Judgement::Known;
-            } else if !entry.revoked && found != Judgement::Known && Some(entry.kind.as_str()) == key_kind(key) {
+            } else if !entry.revoked
+                && found != Judgement::Known
+                && Some(entry.kind.as_str()) == key_kind(key)
+            {
                 found = Judgement::Changed(fingerprint(&entry.key));
             }
         }
@@ -108,7 +111,12 @@ fn entry(line: &str) -> Option<Entry> {
     }
     let kind = words.next()?;
     let key = STANDARD.decode(words.next()?).ok()?;
-    (key_kind(&key) == Some(kind)).then(|| Entry { revoked, names: names.to_owned(), kind: kind.to_owned(), key })
+    (key_kind(&key) == Some(kind)).then(|| Entry {
+        revoked,
+        names: names.to_owned(),
+        kind: kind.to_owned(),
+        key,
+    })
 }
 
 fn matches(names: &str, host: &str, port: u16) -> bool {
@@ -169,7 +177,11 @@ mod tests {
         assert_eq!(hosts.judge("10.77.0.11", 22, &old), Judgement::Known);
         assert_eq!(hosts.judge("10.77.0.11", 22, &new), Judgement::Changed(fingerprint(&old)));
         assert_eq!(hosts.judge("10.77.0.11", 2222, &old), Judgement::Unknown, "another port is another host");
-        assert_eq!(hosts.judge("10.77.0.11", 22, &key("ssh-rsa", 1)), Judgement::Unknown, "another kind says nothing");
+        assert_eq!(
+            hosts.judge("10.77.0.11", 22, &key("ssh-rsa", 1)),
+            Judgement::Unknown,
+            "another kind says nothing"
+        );
         assert_eq!(hosts.kinds("10.77.0.11", 22), ["ssh-ed25519"]);
         let revoked = known(&format!("@revoked * ssh-ed25519 {}\n{text}", STANDARD.encode(&old)));
         assert_eq!(revoked.judge("10.77.0.11", 22, &old), Judgement::Revoked);
@@ -178,8 +190,16 @@ mod tests {
     #[test]
     fn hashed_names_and_ports() {
         let (blob, salt) = (key("ssh-ed25519", 7), [5_u8; 20]);
-        let hash = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &salt), b"[db1.acme.example]:2222");
-        let text = format!("|1|{}|{} ssh-ed25519 {}", STANDARD.encode(salt), STANDARD.encode(hash), STANDARD.encode(&blob));
+        let hash = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &salt),
+            b"[db1.acme.example]:2222",
+        );
+        let text = format!(
+            "|1|{}|{} ssh-ed25519 {}",
+            STANDARD.encode(salt),
+            STANDARD.encode(hash),
+            STANDARD.encode(&blob)
+        );
         let hosts = known(&text);
         assert_eq!(hosts.judge("db1.acme.example", 2222, &blob), Judgement::Known);
         assert_eq!(hosts.judge("db1.acme.example", 22, &blob), Judgement::Unknown);
@@ -189,7 +209,8 @@ mod tests {
     #[test]
     fn patterns() {
         let blob = key("ssh-ed25519", 3);
-        let hosts = known(&format!("*.acme.example,!bad.acme.example ssh-ed25519 {}", STANDARD.encode(&blob)));
+        let hosts =
+            known(&format!("*.acme.example,!bad.acme.example ssh-ed25519 {}", STANDARD.encode(&blob)));
         assert_eq!(hosts.judge("DB1.acme.example", 22, &blob), Judgement::Known);
         assert_eq!(hosts.judge("bad.acme.example", 22, &blob), Judgement::Unknown);
         assert!(fits(b"a?c*", b"abcdef") && !fits(b"a?c", b"ac") && fits(b"*", b""));

@@ -141,7 +141,13 @@ impl SshHost {
             Line::open(&target)?
         } else {
             let (jump_settings, jump_address) = jump(settings);
-            let jump = Target { address: &jump_address, ssh: &jump_settings, password, cancel: means.cancel.clone(), ..target };
+            let jump = Target {
+                address: &jump_address,
+                ssh: &jump_settings,
+                password,
+                cancel: means.cancel.clone(),
+                ..target
+            };
             let jump = Line::open(&jump).map_err(|error| {
                 let cause = format!("jump host {}: {}", settings.jump, error.cause);
                 EngineError { cause, ..error }
@@ -181,7 +187,11 @@ impl SshHost {
         };
         let broken = |error: Waited| match error {
             Waited::Cancelled => EngineError::interrupted("connect").on(&self.host),
-            Waited::TooLong => self.failed("access.agent", "no answer to a command within 15 s", "look at the load of the host"),
+            Waited::TooLong => self.failed(
+                "access.agent",
+                "no answer to a command within 15 s",
+                "look at the load of the host",
+            ),
             Waited::Failed(error) => self.failed(
                 "access.agent",
                 format!("a command could not be started ({})", error.message()),
@@ -190,16 +200,24 @@ impl SshHost {
         };
         let until = Instant::now() + START;
         let session = self.line.session();
-        let mut channel =
-            self.line.drive(until, || session.channel_open("session", WINDOW, PACKET, None)).map_err(broken)?;
+        let mut channel = self
+            .line
+            .drive(until, || session.channel_open("session", WINDOW, PACKET, None))
+            .map_err(broken)?;
         self.line.drive(until, || channel.exec(&command)).map_err(broken)?;
-        let mut stream =
-            SshStream { line: self.line.clone(), channel, pushed_back: Vec::new(), errors: Vec::new(), input_closed: false };
+        let mut stream = SshStream {
+            line: self.line.clone(),
+            channel,
+            pushed_back: Vec::new(),
+            errors: Vec::new(),
+            input_closed: false,
+        };
         if let Sudo::Password(password) = sudo {
             let mut line = format!("{}\n", password.expose());
             let written = stream.write_all(line.as_bytes(), until);
             zeroize::Zeroize::zeroize(&mut line);
-            written.map_err(|error| self.failed("access.sudo", format!("the connection broke ({error})"), ""))?;
+            written
+                .map_err(|error| self.failed("access.sudo", format!("the connection broke ({error})"), ""))?;
         }
         Ok(stream)
     }
@@ -245,27 +263,47 @@ impl SshHost {
                         "look at the load of the host",
                     ));
                 }
-                Err(error) => return Err(self.failed("access.agent", format!("the connection broke ({error})"), "")),
+                Err(error) => {
+                    return Err(self.failed("access.agent", format!("the connection broke ({error})"), ""));
+                }
             };
             match line.trim_end() {
                 MISSING => return Ok(None),
                 READY => {
                     if !greeted {
-                        stream
-                            .write_all(&hello, until)
-                            .map_err(|error| self.failed("access.agent", format!("the connection broke ({error})"), ""))?;
+                        stream.write_all(&hello, until).map_err(|error| {
+                            self.failed("access.agent", format!("the connection broke ({error})"), "")
+                        })?;
                     }
-                    return Agent::greeted(&self.host, Box::new(stream), access, self.means.cancel.clone(), START).map(Some);
+                    return Agent::greeted(
+                        &self.host,
+                        Box::new(stream),
+                        access,
+                        self.means.cancel.clone(),
+                        START,
+                    )
+                    .map(Some);
                 }
                 // A forced command: the agent itself answers.
                 text if text.starts_with("{\"reply\"") => {
                     stream.pushed_back.splice(0..0, line.into_bytes());
-                    return Agent::greeted(&self.host, Box::new(stream), access, self.means.cancel.clone(), START).map(Some);
+                    return Agent::greeted(
+                        &self.host,
+                        Box::new(stream),
+                        access,
+                        self.means.cancel.clone(),
+                        START,
+                    )
+                    .map(Some);
                 }
                 _ => {}
             }
         }
-        Err(self.failed("access.agent", "the login shell prints without end", "look at the shell's start-up files of this user"))
+        Err(self.failed(
+            "access.agent",
+            "the login shell prints without end",
+            "look at the shell's start-up files of this user",
+        ))
     }
 
     /// The command ended before it said anything we know.
@@ -275,9 +313,17 @@ impl SshHost {
             return self.wrong_sudo_password();
         }
         if said.contains("not in the sudoers") || said.contains("not allowed") {
-            return self.failed("access.sudo", format!("{} may not use sudo", self.settings.user), "add the user to the sudo group, or connect as root");
+            return self.failed(
+                "access.sudo",
+                format!("{} may not use sudo", self.settings.user),
+                "add the user to the sudo group, or connect as root",
+            );
         }
-        self.failed("access.agent", format!("the agent could not be started: {said}"), "a POSIX shell and sha256sum must be there, and the software folder must not be mounted noexec")
+        self.failed(
+            "access.agent",
+            format!("the agent could not be started: {said}"),
+            "a POSIX shell and sha256sum must be there, and the software folder must not be mounted noexec",
+        )
     }
 
     fn wrong_sudo_password(&self) -> EngineError {
@@ -305,7 +351,9 @@ impl SshHost {
             let given = self.means.access.sudo.get(&self.host).or_else(|| self.means.access.sudo.get(""));
             let password = match given {
                 Some(password) => Some(password.clone()),
-                None if self.settings.sudo_password_file.is_empty() => self.means.ask.sudo_password(&self.host),
+                None if self.settings.sudo_password_file.is_empty() => {
+                    self.means.ask.sudo_password(&self.host)
+                }
                 None => Some(read_password(&self.settings.sudo_password_file)?),
             };
             Sudo::Password(password.ok_or_else(|| {
@@ -330,7 +378,11 @@ impl SshHost {
         }
         let said = stream.diagnosis();
         if said.contains("command not found") || said.contains("sudo: not found") {
-            return Err(self.failed("access.sudo", "there is no sudo on the host", "install it, or connect as root"));
+            return Err(self.failed(
+                "access.sudo",
+                "there is no sudo on the host",
+                "install it, or connect as root",
+            ));
         }
         Ok(false)
     }
@@ -386,7 +438,11 @@ impl SshHost {
         } else {
             format!("{} must be a folder that can be written to", self.means.software)
         };
-        Err(self.failed("access.agent", format!("the agent's copy could not be put on the host: {why}"), &hint))
+        Err(self.failed(
+            "access.agent",
+            format!("the agent's copy could not be put on the host: {why}"),
+            &hint,
+        ))
     }
 }
 
@@ -397,14 +453,19 @@ impl Connected for SshHost {
         }
         self.send_program()?;
         self.start(access)?.ok_or_else(|| {
-            self.failed("access.agent", "the agent's copy is not what was sent", "look at the disk of the host")
+            self.failed(
+                "access.agent",
+                "the agent's copy is not what was sent",
+                "look at the disk of the host",
+            )
         })
     }
 
     fn describe(&self) -> String {
         let place = format!("ssh {}@{}", self.settings.user, self.address);
         let port = if self.settings.port == 22 { String::new() } else { format!(":{}", self.settings.port) };
-        let jump = if self.settings.jump.is_empty() { String::new() } else { format!(" by {}", self.settings.jump) };
+        let jump =
+            if self.settings.jump.is_empty() { String::new() } else { format!(" by {}", self.settings.jump) };
         format!("{place}{port}{jump}")
     }
 

@@ -81,7 +81,8 @@ pub(super) fn relay(line: &Line, mut channel: Channel, mut stream: UnixStream) {
         if back.from < back.to {
             stream_wants |= PollFlags::POLLOUT;
         }
-        let mut waited = [PollFd::new(line.socket(), session_wants), PollFd::new(stream.as_fd(), stream_wants)];
+        let mut waited =
+            [PollFd::new(line.socket(), session_wants), PollFd::new(stream.as_fd(), stream_wants)];
         if poll(&mut waited, PollTimeout::from(1000_u16)).is_err() {
             return;
         }

@@ -14,7 +14,9 @@ use maxim_model::Secret;
 use maxim_model::topology::{KnownHosts as Policy, Ssh};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
-use ssh2::{BlockDirections, Error as SshError, ErrorCode, KeyboardInteractivePrompt, MethodType, Prompt, Session};
+use ssh2::{
+    BlockDirections, Error as SshError, ErrorCode, KeyboardInteractivePrompt, MethodType, Prompt, Session,
+};
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,9 +30,16 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// To sign in; a server may ask its directory.
 const SIGN_IN: Duration = Duration::from_secs(15);
 /// Fast ciphers first: those with hardware support on both ends.
-const CIPHERS: &str = "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr,aes256-ctr";
-const HOST_KEYS: [&str; 6] =
-    ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256"];
+const CIPHERS: &str =
+    "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr,aes256-ctr";
+const HOST_KEYS: [&str; 6] = [
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+];
 /// libssh2's code for "try again".
 const AGAIN: i32 = -37;
 
@@ -69,8 +78,18 @@ impl Line {
     }
 
     /// Signs in over a stream that exists (the far end of a jump).
-    pub fn over(target: &Target<'_>, stream: impl AsFd + std::os::fd::AsRawFd + 'static) -> Result<Self, EngineError> {
-        let failed = |error: &SshError| refused(target, "access.handshake", handshake_words(error), "is it an SSH server? look at its log: `journalctl -u ssh`");
+    pub fn over(
+        target: &Target<'_>,
+        stream: impl AsFd + std::os::fd::AsRawFd + 'static,
+    ) -> Result<Self, EngineError> {
+        let failed = |error: &SshError| {
+            refused(
+                target,
+                "access.handshake",
+                handshake_words(error),
+                "is it an SSH server? look at its log: `journalctl -u ssh`",
+            )
+        };
         let socket = stream
             .as_fd()
             .try_clone_to_owned()
@@ -88,11 +107,20 @@ impl Line {
         if let Err(error) = session.method_pref(MethodType::HostKey, &known.preference(target)) {
             tracing::debug!(%error, "host key preference");
         }
-        let line = Self { session: session.clone(), socket: std::sync::Arc::new(socket), cancel: target.cancel.clone() };
+        let line = Self {
+            session: session.clone(),
+            socket: std::sync::Arc::new(socket),
+            cancel: target.cancel.clone(),
+        };
         let until = Instant::now() + CONNECT;
         line.drive(until, || session.handshake()).map_err(|error| match error {
             Waited::Cancelled => EngineError::interrupted("connect").on(target.host),
-            Waited::TooLong => refused(target, "access.handshake", "the SSH server did not answer within 5 s".into(), "look at the load of the host and at firewalls on the way"),
+            Waited::TooLong => refused(
+                target,
+                "access.handshake",
+                "the SSH server did not answer within 5 s".into(),
+                "look at the load of the host and at firewalls on the way",
+            ),
             Waited::Failed(error) => failed(&error),
         })?;
         line.check_host_key(target, &known)?;
@@ -101,7 +129,11 @@ impl Line {
     }
 
     /// Tries an operation until it succeeds, fails, or the deadline comes.
-    pub fn drive<T>(&self, until: Instant, mut operation: impl FnMut() -> Result<T, SshError>) -> Result<T, Waited> {
+    pub fn drive<T>(
+        &self,
+        until: Instant,
+        mut operation: impl FnMut() -> Result<T, SshError>,
+    ) -> Result<T, Waited> {
         loop {
             match operation() {
                 Ok(value) => return Ok(value),
@@ -120,11 +152,17 @@ impl Line {
     }
 
     /// The same without looking at the cancel flag: for the clean end of a connection.
-    pub fn drive_quietly<T>(&self, until: Instant, mut operation: impl FnMut() -> Result<T, SshError>) -> Option<T> {
+    pub fn drive_quietly<T>(
+        &self,
+        until: Instant,
+        mut operation: impl FnMut() -> Result<T, SshError>,
+    ) -> Option<T> {
         loop {
             match operation() {
                 Ok(value) => return Some(value),
-                Err(error) if error.code() == ErrorCode::Session(AGAIN) && Instant::now() < until => self.wait(SLICE),
+                Err(error) if error.code() == ErrorCode::Session(AGAIN) && Instant::now() < until => {
+                    self.wait(SLICE);
+                }
                 Err(_) => return None,
             }
         }
@@ -169,7 +207,12 @@ impl Line {
             // What a person's own file knows is pinned too: the console has only what the cluster has pinned.
             Judgement::Known if pinned_is_silent => known.pin(target, key),
             Judgement::Known => Ok(()),
-            Judgement::Revoked => Err(refused(target, "access.host_key", format!("its host key {shown} is marked as revoked"), "find out why before connecting to this host again")),
+            Judgement::Revoked => Err(refused(
+                target,
+                "access.host_key",
+                format!("its host key {shown} is marked as revoked"),
+                "find out why before connecting to this host again",
+            )),
             Judgement::Changed(before) => Err(refused(
                 target,
                 "access.host_key_changed",
@@ -185,7 +228,9 @@ impl Line {
                 target,
                 "access.host_key_unknown",
                 format!("its host key {shown} is not known"),
-                &format!("compare it on the host's console (`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`), then `ssh-keyscan -p {port} {address} >> ~/.ssh/known_hosts`; or set `ssh: {{known_hosts: accept-new}}`"),
+                &format!(
+                    "compare it on the host's console (`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`), then `ssh-keyscan -p {port} {address} >> ~/.ssh/known_hosts`; or set `ssh: {{known_hosts: accept-new}}`"
+                ),
             )),
         }
     }
@@ -194,15 +239,28 @@ impl Line {
         let user = &target.ssh.user;
         let until = Instant::now() + SIGN_IN;
         let mut tried: Vec<String> = Vec::new();
-        let mut attempt = |name: String, operation: &mut dyn FnMut() -> Result<(), SshError>| -> Result<bool, EngineError> {
+        let mut attempt = |name: String,
+                           operation: &mut dyn FnMut() -> Result<(), SshError>|
+         -> Result<bool, EngineError> {
             match self.drive(until, operation) {
                 Ok(()) => Ok(true),
                 Err(Waited::Cancelled) => Err(EngineError::interrupted("connect").on(target.host)),
-                Err(Waited::TooLong) => Err(refused(target, "access.sign_in", "the server did not answer within 15 s".into(), "look at the load of the host")),
+                Err(Waited::TooLong) => Err(refused(
+                    target,
+                    "access.sign_in",
+                    "the server did not answer within 15 s".into(),
+                    "look at the load of the host",
+                )),
                 Err(Waited::Failed(error)) => {
-                    let broken = matches!(error.code(), ErrorCode::Session(code) if [-7, -13, -43].contains(&code));
+                    let broken =
+                        matches!(error.code(), ErrorCode::Session(code) if [-7, -13, -43].contains(&code));
                     if broken {
-                        return Err(refused(target, "access.sign_in", format!("the server closed the connection ({})", error.message()), "too many keys may have been tried: name one with `ssh: {key: FILE}`"));
+                        return Err(refused(
+                            target,
+                            "access.sign_in",
+                            format!("the server closed the connection ({})", error.message()),
+                            "too many keys may have been tried: name one with `ssh: {key: FILE}`",
+                        ));
                     }
                     tried.push(format!("{name} ({})", error.message()));
                     Ok(false)
@@ -210,7 +268,9 @@ impl Line {
             }
         };
         for key in key_files(target)? {
-            if attempt(format!("key {}", key.display()), &mut || self.session.userauth_pubkey_file(user, None, &key, None))? {
+            if attempt(format!("key {}", key.display()), &mut || {
+                self.session.userauth_pubkey_file(user, None, &key, None)
+            })? {
                 return Ok(());
             }
         }
@@ -218,7 +278,9 @@ impl Line {
             match self.identities() {
                 Ok((agent, identities)) => {
                     for identity in &identities {
-                        if attempt(format!("agent key {}", identity.comment()), &mut || agent.userauth(user, identity))? {
+                        if attempt(format!("agent key {}", identity.comment()), &mut || {
+                            agent.userauth(user, identity)
+                        })? {
                             return Ok(());
                         }
                     }
@@ -234,12 +296,19 @@ impl Line {
                 return Ok(());
             }
         }
-        let how = if tried.is_empty() { "there was no key and no password to try".to_owned() } else { format!("tried {}", tried.join(", ")) };
+        let how = if tried.is_empty() {
+            "there was no key and no password to try".to_owned()
+        } else {
+            format!("tried {}", tried.join(", "))
+        };
         Err(refused(
             target,
             "access.sign_in",
             format!("{user} may not sign in: {how}"),
-            &format!("put a public key into ~{user}/.ssh/authorized_keys on the host (`ssh-copy-id -p {} {user}@{}`), or name the right one with `ssh: {{key: FILE}}`; a key with a passphrase needs ssh-agent", target.ssh.port, target.address),
+            &format!(
+                "put a public key into ~{user}/.ssh/authorized_keys on the host (`ssh-copy-id -p {} {user}@{}`), or name the right one with `ssh: {{key: FILE}}`; a key with a passphrase needs ssh-agent",
+                target.ssh.port, target.address
+            ),
         ))
     }
 
@@ -302,8 +371,12 @@ pub(super) fn refused(target: &Target<'_>, id: &str, cause: String, hint: &str) 
 
 fn handshake_words(error: &SshError) -> String {
     match error.code() {
-        ErrorCode::Session(-5 | -8 | -10) => format!("no common algorithm with the SSH server ({})", error.message()),
-        ErrorCode::Session(-2 | -13 | -43) => "what answers at this port is no SSH server, or it closed the connection".into(),
+        ErrorCode::Session(-5 | -8 | -10) => {
+            format!("no common algorithm with the SSH server ({})", error.message())
+        }
+        ErrorCode::Session(-2 | -13 | -43) => {
+            "what answers at this port is no SSH server, or it closed the connection".into()
+        }
         _ => format!("SSH could not be set up ({})", error.message()),
     }
 }
@@ -312,7 +385,12 @@ fn tcp(target: &Target<'_>) -> Result<TcpStream, EngineError> {
     let (address, port) = (target.address, target.ssh.port);
     let place = format!("{address} port {port}");
     let resolved = (address, port).to_socket_addrs().map_err(|error| {
-        refused(target, "access.unreachable", format!("{address} does not resolve: {error}"), "write an address into the topology, or add the name to DNS or /etc/hosts")
+        refused(
+            target,
+            "access.unreachable",
+            format!("{address} does not resolve: {error}"),
+            "write an address into the topology, or add the name to DNS or /etc/hosts",
+        )
     })?;
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for one in resolved {
@@ -365,7 +443,12 @@ fn key_files(target: &Target<'_>) -> Result<Vec<PathBuf>, EngineError> {
         let path = PathBuf::from(&target.ssh.key);
         return match std::fs::File::open(&path) {
             Ok(_) => Ok(vec![path]),
-            Err(error) => Err(refused(target, "access.key", format!("{}: {error}", path.display()), "`ssh: {key: FILE}` must name a readable private key on this machine")),
+            Err(error) => Err(refused(
+                target,
+                "access.key",
+                format!("{}: {error}", path.display()),
+                "`ssh: {key: FILE}` must name a readable private key on this machine",
+            )),
         };
     }
     let Some(home) = home() else { return Ok(Vec::new()) };
@@ -411,9 +494,12 @@ impl Known {
         let pinned = self.pinned.kinds(address, port);
         let kinds = if pinned.is_empty() { self.system.kinds(address, port) } else { pinned };
         let is_known = |algorithm: &str| {
-            kinds.iter().any(|kind| *kind == algorithm || (*kind == "ssh-rsa" && algorithm.starts_with("rsa-")))
+            kinds
+                .iter()
+                .any(|kind| *kind == algorithm || (*kind == "ssh-rsa" && algorithm.starts_with("rsa-")))
         };
-        let (mut first, rest): (Vec<&str>, Vec<&str>) = HOST_KEYS.into_iter().partition(|algorithm| is_known(algorithm));
+        let (mut first, rest): (Vec<&str>, Vec<&str>) =
+            HOST_KEYS.into_iter().partition(|algorithm| is_known(algorithm));
         first.extend(rest);
         first.join(",")
     }
@@ -433,7 +519,14 @@ impl Known {
 /// Opens a connection from a jump host to an address, and gives the near end of it as a stream. A thread carries the
 /// bytes until either side ends.
 pub fn through(jump: Line, target: &Target<'_>) -> Result<UnixStream, EngineError> {
-    let failed = |what: String| refused(target, "access.jump", what, "the jump host must be able to reach this address, and allow TCP forwarding");
+    let failed = |what: String| {
+        refused(
+            target,
+            "access.jump",
+            what,
+            "the jump host must be able to reach this address, and allow TCP forwarding",
+        )
+    };
     let place = format!("{} port {}", target.address, target.ssh.port);
     let channel = jump
         .drive(Instant::now() + CONNECT, || {
@@ -442,7 +535,9 @@ pub fn through(jump: Line, target: &Target<'_>) -> Result<UnixStream, EngineErro
         .map_err(|error| match error {
             Waited::Cancelled => EngineError::interrupted("connect").on(target.host),
             Waited::TooLong => failed(format!("{place} did not answer the jump host within 5 s")),
-            Waited::Failed(error) => failed(format!("the jump host cannot reach {place} ({})", error.message())),
+            Waited::Failed(error) => {
+                failed(format!("the jump host cannot reach {place} ({})", error.message()))
+            }
         })?;
     let (near, far) = UnixStream::pair().map_err(|error| failed(error.to_string()))?;
     near.set_nonblocking(true).map_err(|error| failed(error.to_string()))?;
