@@ -68,7 +68,7 @@ phase-apply = { $changes ->
    *[other] 完成 { $changes } 项变更
 }
 phase-verify = { $messages ->
-    [one] 消息在 { $time } 内送达
+    [1] 消息在 { $time } 内送达
    *[other] { $messages } 条消息均已送达，最慢 { $time }
 }
 step-agent-sent = ，已发送代理程序（{ $size }）

@@ -1,11 +1,11 @@
-//! The event stream as lines, and on a terminal as one live line per host.
+//! The event stream as lines, and on a terminal as one live line that says what each host works on.
 //!
 //! A finished phase is one line: what, result, time. Steps that changed something are lines of their own where no
 //! terminal is, or with `-v`; a warning or a failure is shown at once with its remedy, indented.
 
 use super::style::{self, Style};
 use crate::messages::{Messages, values};
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use maxim_model::check::Verdict;
 use maxim_model::event::{Event, EventKind};
 use std::collections::BTreeMap;
@@ -21,7 +21,6 @@ struct Counts {
     blocked: usize,
     planned: usize,
     changed: usize,
-    done: usize,
     sent: u64,
     canaries: usize,
     slowest_ms: u64,
@@ -29,8 +28,12 @@ struct Counts {
 
 /// See the module.
 pub(super) struct Progress {
-    live: Option<MultiProgress>,
-    bars: BTreeMap<String, ProgressBar>,
+    /// Whether a live line may be drawn.
+    terminal: bool,
+    /// The live line, while there is one.
+    bar: Option<ProgressBar>,
+    /// What each host (or phase) works on.
+    works: BTreeMap<String, String>,
     quiet: bool,
     verbose: u8,
     style: Style,
@@ -43,10 +46,10 @@ pub(super) struct Progress {
 
 impl Progress {
     pub fn new(terminal: bool, quiet: bool, verbose: u8, style: Style) -> Self {
-        let live = terminal.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(12)));
         Self {
-            live,
-            bars: BTreeMap::new(),
+            terminal,
+            bar: None,
+            works: BTreeMap::new(),
             quiet,
             verbose,
             style,
@@ -64,39 +67,32 @@ impl Progress {
 
     /// Runs something while nothing is drawn.
     pub fn suspended<T>(&self, work: impl FnOnce() -> T) -> T {
-        match &self.live {
-            Some(live) => live.suspend(work),
+        match &self.bar {
+            Some(bar) => bar.suspend(work),
             None => work(),
         }
     }
 
     /// Removes what is drawn.
     pub fn clear(&mut self) {
-        for (_, bar) in std::mem::take(&mut self.bars) {
+        self.works.clear();
+        if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
-        }
-        if let Some(live) = &self.live {
-            // The terminal is gone when this fails.
-            let _ = live.clear();
         }
     }
 
     /// Progress of local work.
     pub fn step(&mut self, step: &str, detail: &str) {
-        if self.live.is_some() {
-            self.bar(step, detail);
+        if self.terminal {
             if self.last_step != step && !self.last_step.is_empty() {
                 let before = std::mem::take(&mut self.last_step);
-                if let Some(bar) = self.bars.remove(&before) {
-                    bar.finish_and_clear();
-                }
+                self.works.remove(&before);
                 self.line(&format!("  {} {before}", self.style.green("✓")));
             }
+            self.work(step, detail);
         } else if self.last_step != step || (self.verbose > 0 && !detail.is_empty()) {
-            self.line(&format!(
-                "  {step}{}",
-                if detail.is_empty() { String::new() } else { format!(": {detail}") }
-            ));
+            let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+            self.line(&format!("  {step}{detail}"));
         }
         step.clone_into(&mut self.last_step);
     }
@@ -108,7 +104,7 @@ impl Progress {
             EventKind::PhaseStarted { step } => {
                 self.checks_finished(messages);
                 self.counts = Counts::default();
-                self.bar(step, "");
+                self.work(step, "");
             }
             EventKind::PhaseFinished { step, duration_ms } if step == "probe" => {
                 self.probed = Some(*duration_ms);
@@ -150,17 +146,17 @@ impl Progress {
             }
             EventKind::TaskStarted { host, step, title } => {
                 let title = if title.is_empty() { step } else { title };
-                self.bar(host, title);
+                self.work(host, title);
             }
             EventKind::Progress { host, step, done, total } => {
                 let text = format!("{step}  {} / {}", style::size(*done), style::size(*total));
-                self.bar(host, &text);
+                self.work(host, &text);
             }
             EventKind::TaskFinished { host, step, changed, detail, duration_ms } => {
-                self.counts.done += 1;
+                self.works.remove(host);
                 self.counts.changed += usize::from(*changed);
-                let show = self.verbose > 1
-                    || (*changed && (self.verbose > 0 || (self.phases && self.live.is_none())));
+                let show =
+                    self.verbose > 1 || (*changed && (self.verbose > 0 || (self.phases && !self.terminal)));
                 if show {
                     let time = style::duration(*duration_ms);
                     let detail = if detail.is_empty() { String::new() } else { format!("  {detail}") };
@@ -169,13 +165,13 @@ impl Progress {
             }
             EventKind::TaskFailed { host, step, cause, hint, .. } => {
                 // The error at the end says it again when the whole run fails by it; here it is told at once.
-                if self.live.is_none() || self.verbose > 0 {
+                if !self.terminal || self.verbose > 0 {
                     self.line(&format!("    {} {host}  {step}: {cause}", self.style.red("✗")));
                     if !hint.is_empty() {
                         self.line(&format!("      {}: {hint}", messages.text("word-hint")));
                     }
                 } else {
-                    self.bar(host, &format!("{step}: {cause}"));
+                    self.work(host, &format!("{step}: {cause}"));
                 }
             }
             EventKind::Note { host, message, .. } => {
@@ -209,9 +205,7 @@ impl Progress {
     }
 
     fn phase_finished(&mut self, step: &str, duration_ms: u64, messages: &Messages) {
-        for (_, bar) in std::mem::take(&mut self.bars) {
-            bar.finish_and_clear();
-        }
+        self.clear();
         let counts = std::mem::take(&mut self.counts);
         let (name, result) = match step {
             "connect" => {
@@ -259,20 +253,23 @@ impl Progress {
         self.line(line.trim_end());
     }
 
-    /// The live line of a host or phase.
-    fn bar(&mut self, name: &str, text: &str) {
-        let Some(live) = &self.live else { return };
-        let bar = self.bars.entry(name.to_owned()).or_insert_with(|| {
-            let template = ProgressStyle::with_template("  {spinner:.cyan} {prefix}  {wide_msg}");
-            let bar = live.add(ProgressBar::new_spinner());
-            if let Ok(style) = template {
+    /// A host (or phase) works on something: the live line says so.
+    fn work(&mut self, name: &str, text: &str) {
+        if !self.terminal {
+            return;
+        }
+        self.works.insert(name.to_owned(), text.to_owned());
+        let all: Vec<String> =
+            self.works.iter().map(|(name, text)| format!("{name}  {text}").trim_end().to_owned()).collect();
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(12));
+            if let Ok(style) = ProgressStyle::with_template("  {spinner:.cyan} {wide_msg}") {
                 bar.set_style(style);
             }
-            bar.set_prefix(name.to_owned());
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        bar.set_message(text.to_owned());
+        bar.set_message(all.join(" · "));
     }
 
     fn line(&self, text: &str) {
