@@ -130,6 +130,13 @@ impl State {
                 }
                 // Only further requests to close can be among the rest, and one answer ends them all.
                 let _ = self.write(&mut batch);
+                // Everything into the file itself, so that whoever copies a closed store needs one file. Should a
+                // reader be in the way, the log beside it is as good.
+                if let Err(error) =
+                    self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+                {
+                    tracing::debug!(%error, "the log was not written back");
+                }
                 drop(self);
                 let _ = closed.send(());
                 return;

@@ -15,19 +15,26 @@ use tokio::sync::mpsc::Receiver;
 const PASSWORD: &str = "a secret of the test";
 const LEASE: Duration = Duration::from_millis(1200);
 
-struct RedisServer {
-    folder: PathBuf,
+pub struct RedisServer {
+    pub folder: PathBuf,
     keeper: Option<Child>,
 }
 
 impl RedisServer {
     fn start() -> Self {
+        Self::start_with("port 0")
+    }
+
+    /// With these settings of listening by TCP; the folder has certificates.
+    pub fn start_with(listening: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("mxr-").tempdir_in("/tmp").unwrap().keep();
         let settings = format!(
-            "port 0\nunixsocket {0}/socket\ndir {0}\nsave \"\"\nappendonly no\nrequirepass \"{PASSWORD}\"\n\
+            "{1}\nunixsocket {0}/socket\ndir {0}\nsave \"\"\nappendonly no\nrequirepass \"{PASSWORD}\"\n\
              logfile {0}/log\n",
-            folder.display()
+            folder.display(),
+            listening.replace("FOLDER", &folder.display().to_string())
         );
+        crate::servers::write_certificates(&folder);
         fs::write(folder.join("redis.conf"), settings).unwrap();
         let mut server = Self { folder, keeper: None };
         server.run();
@@ -73,7 +80,7 @@ impl RedisServer {
         fs::remove_file(self.folder.join("keep")).unwrap();
     }
 
-    fn config(&self, node: &str) -> RedisConfig {
+    pub fn config(&self, node: &str) -> RedisConfig {
         RedisConfig {
             node: node.into(),
             host: String::new(),

@@ -144,6 +144,7 @@ async fn mysql(config: &ServerConfig) -> MySqlConnection {
 async fn postgres(config: &ServerConfig) -> PgConnection {
     let options = sqlx::postgres::PgConnectOptions::new_without_pgpass()
         .socket(socket(config))
+        .port(5432)
         .username(&config.user)
         .password(PASSWORD)
         .database(&config.database);
@@ -155,6 +156,8 @@ pub struct Server {
     kind: Kind,
     folder: PathBuf,
     keeper: Child,
+    /// The port, when it listens by TCP, where it refuses whoever does not use TLS.
+    tls_port: Option<u16>,
 }
 
 impl Server {
@@ -171,14 +174,26 @@ impl Server {
 
     /// Makes a data folder and starts a server on it.
     pub fn start(kind: Kind) -> Self {
+        Self::start_on(kind, None)
+    }
+
+    /// One that also listens by TCP, with TLS only. The authority of its certificate is `ca.pem` in its folder.
+    pub fn start_with_tls(kind: Kind) -> Self {
+        Self::start_on(kind, Some(free_port()))
+    }
+
+    fn start_on(kind: Kind, tls_port: Option<u16>) -> Self {
         // Short, because a socket's path must fit into 108 bytes. In memory where that is possible: the suite makes
         // a hundred databases, and what it kills are processes, which lose nothing that they wrote.
         let temporary = tempfile::Builder::new().prefix("mxs-").tempdir_in("/dev/shm");
         let folder =
             temporary.or_else(|_| tempfile::Builder::new().prefix("mxs-").tempdir_in("/tmp")).unwrap().keep();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        if tls_port.is_some() {
+            write_certificates(&folder);
+        }
         if is_root() {
-            run(Command::new("chown").arg(NOBODY).arg(&folder));
+            run(Command::new("chown").arg("-R").arg(NOBODY).arg(&folder));
         }
         match kind {
             Kind::Mariadb => {
@@ -200,16 +215,22 @@ impl Server {
                     .arg("--locale=C")
                     .arg(format!("--pwfile={}", password.display()))
                     .arg(folder.join("data")));
+                if tls_port.is_some() {
+                    let rules = "local all all scram-sha-256\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+                    fs::write(folder.join("data/pg_hba.conf"), rules).unwrap();
+                }
             }
             Kind::Sqlite => panic!("SQLite has no server"),
         }
-        let keeper = keep(kind, &folder);
-        let server = Self { kind, folder, keeper };
+        let keeper = keep(kind, &folder, tls_port);
+        let server = Self { kind, folder, keeper, tls_port };
         if kind == Kind::Mariadb {
             server.wait_for_socket();
             let sql = format!(
                 "CREATE USER maxim@localhost IDENTIFIED BY '{PASSWORD}'; \
-                 GRANT ALL ON *.* TO maxim@localhost WITH GRANT OPTION;"
+                 GRANT ALL ON *.* TO maxim@localhost WITH GRANT OPTION; \
+                 CREATE USER maxim@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'; \
+                 GRANT ALL ON *.* TO maxim@'127.0.0.1';"
             );
             let mut client = Command::new(program(&["mariadb", "mysql"], "mariadb-client-core"))
                 .args(["--no-defaults", "--user=root"])
@@ -240,6 +261,20 @@ impl Server {
         })
     }
 
+    /// How `database` is reached by TCP, with the certificate of this authority.
+    pub fn tcp_config(&self, database: &str, ca_file: Option<PathBuf>) -> StoreConfig {
+        let port = self.tls_port.expect("a server that was started with TLS");
+        match self.config(database) {
+            StoreConfig::Mariadb(config) => StoreConfig::Mariadb(over_tcp(config, port, ca_file)),
+            StoreConfig::Postgresql(config) => StoreConfig::Postgresql(over_tcp(config, port, ca_file)),
+            StoreConfig::Sqlite { .. } => panic!("SQLite has no server"),
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Kills the server with SIGKILL, as a crash would, and starts it again on the same data.
     pub fn crash_and_restart(&mut self) {
         let pid = fs::read_to_string(self.folder.join("pid")).unwrap().trim().parse().unwrap();
@@ -250,7 +285,7 @@ impl Server {
         for leftover in ["keep", "socket", "pid"] {
             let _ = fs::remove_file(self.folder.join(leftover));
         }
-        self.keeper = keep(self.kind, &self.folder);
+        self.keeper = keep(self.kind, &self.folder, self.tls_port);
         self.wait_until_ready();
     }
 
@@ -268,9 +303,12 @@ impl Server {
     }
 
     fn wait_for_socket(&self) {
-        let name = if self.kind == Kind::Mariadb { "socket" } else { ".s.PGSQL.5432" };
+        let name = match (self.kind, self.tls_port) {
+            (Kind::Mariadb, _) => "socket".to_owned(),
+            (_, port) => format!(".s.PGSQL.{}", port.unwrap_or(5432)),
+        };
         self.wait_for("its socket", || {
-            std::os::unix::net::UnixStream::connect(self.folder.join(name)).is_ok()
+            std::os::unix::net::UnixStream::connect(self.folder.join(&name)).is_ok()
         });
     }
 
@@ -279,10 +317,10 @@ impl Server {
         if self.kind == Kind::Postgresql {
             let ready = postgres_program("pg_isready");
             let folder = self.folder.clone();
+            let port = self.tls_port.unwrap_or(5432).to_string();
             self.wait_for("readiness", || {
                 Command::new(&ready)
-                    .arg("-q")
-                    .arg("-h")
+                    .args(["-q", "-p", &port, "-h"])
                     .arg(&folder)
                     .status()
                     .is_ok_and(|status| status.success())
@@ -310,10 +348,46 @@ impl Drop for Server {
     }
 }
 
+fn over_tcp(config: ServerConfig, port: u16, ca_file: Option<PathBuf>) -> ServerConfig {
+    ServerConfig { address: ServerAddress::Tcp { host: "127.0.0.1".into(), port }, ca_file, ..config }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// `ca.pem`, and `cert.pem` with `key.pem` for 127.0.0.1 that it signed; `other-ca.pem` signed nothing.
+pub fn write_certificates(folder: &Path) {
+    let authority = |name: &str| {
+        let mut parameters = rcgen::CertificateParams::default();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
+        (certificate, rcgen::Issuer::new(parameters, key))
+    };
+    let (ca, issuer) = authority("the suite's authority");
+    let (other, _) = authority("another authority");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let parameters = rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+    let certificate = parameters.signed_by(&key, &issuer).unwrap();
+    for (name, text) in [
+        ("ca.pem", ca.pem()),
+        ("other-ca.pem", other.pem()),
+        ("cert.pem", certificate.pem()),
+        ("key.pem", key.serialize_pem()),
+    ] {
+        fs::write(folder.join(name), text).unwrap();
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
 /// Starts the shell that starts the server.
-fn keep(kind: Kind, folder: &Path) -> Child {
+fn keep(kind: Kind, folder: &Path, tls_port: Option<u16>) -> Child {
+    let file = |name: &str| folder.join(name).display().to_string();
     let data = folder.join("data");
-    let (server, arguments) = match kind {
+    let (server, mut arguments) = match kind {
         Kind::Mariadb => (
             program(&["mariadbd"], "mariadb-server-core"),
             vec![
@@ -321,7 +395,6 @@ fn keep(kind: Kind, folder: &Path) -> Child {
                 format!("--datadir={}", data.display()),
                 format!("--socket={}", folder.join("socket").display()),
                 format!("--pid-file={}", folder.join("mariadb.pid").display()),
-                "--skip-networking".into(),
                 "--skip-log-bin".into(),
                 "--max-connections=400".into(),
                 "--innodb-buffer-pool-size=64M".into(),
@@ -336,12 +409,33 @@ fn keep(kind: Kind, folder: &Path) -> Child {
                 "-k".into(),
                 folder.display().to_string(),
                 "-c".into(),
-                "listen_addresses=".into(),
-                "-c".into(),
                 "max_connections=200".into(),
             ],
         ),
     };
+    arguments.extend(match (kind, tls_port) {
+        (Kind::Mariadb, None) => vec!["--skip-networking".into()],
+        (Kind::Mariadb, Some(port)) => vec![
+            "--bind-address=127.0.0.1".into(),
+            format!("--port={port}"),
+            "--skip-name-resolve".into(),
+            "--require-secure-transport=ON".into(),
+            format!("--ssl-ca={}", file("ca.pem")),
+            format!("--ssl-cert={}", file("cert.pem")),
+            format!("--ssl-key={}", file("key.pem")),
+        ],
+        (_, None) => vec!["-c".into(), "listen_addresses=".into()],
+        (_, Some(port)) => [
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("port={port}"),
+            "ssl=on".into(),
+            format!("ssl_cert_file={}", file("cert.pem")),
+            format!("ssl_key_file={}", file("key.pem")),
+        ]
+        .into_iter()
+        .flat_map(|setting| ["-c".to_owned(), setting])
+        .collect(),
+    });
     let setpriv =
         if is_root() { format!("setpriv --reuid={NOBODY} --clear-groups --") } else { String::new() };
     // $1 is the folder, the rest the server's command line.
