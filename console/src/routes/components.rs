@@ -77,7 +77,7 @@ async fn list(
             ("restarts", "column-restarts", true),
         ],
     );
-    let ui = live.ui(&app, &visitor, Section::Components);
+    let ui = Live::ui(&app, &visitor, Section::Components);
     page::render(
         StatusCode::OK,
         &ComponentList { ui, fresh: live.fresh, sentence, query, columns, rows, total },

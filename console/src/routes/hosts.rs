@@ -89,7 +89,7 @@ async fn list(
         ],
     );
     let total = all.len();
-    let ui = live.ui(&app, &visitor, Section::Hosts);
+    let ui = Live::ui(&app, &visitor, Section::Hosts);
     page::render(StatusCode::OK, &HostList { ui, fresh: live.fresh, sentence, query, columns, rows, total })
 }
 
@@ -196,7 +196,7 @@ async fn show(
     .map(|(key, value)| (language.say(key, &[]), value))
     .collect();
     let host_page = HostPage {
-        ui: live.ui(&app, &visitor, Section::Hosts),
+        ui: Live::ui(&app, &visitor, Section::Hosts),
         name: host.host.clone(),
         badge: live.badge(judge::host_state(status, host)),
         sentence,

@@ -64,7 +64,7 @@ impl Live {
     }
 
     /// The frame of a page with these figures.
-    pub fn ui(&self, app: &App, visitor: &Visitor, section: Section) -> Ui {
+    pub fn ui(app: &App, visitor: &Visitor, section: Section) -> Ui {
         let mut ui = visitor.ui(app, section);
         ui.live = true;
         ui

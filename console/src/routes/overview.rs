@@ -75,7 +75,7 @@ async fn show(State(app): State<Arc<App>>, Extension(visitor): Extension<Visitor
         })
         .unwrap_or_default();
     let overview = Overview {
-        ui: live.ui(&app, &visitor, Section::Overview),
+        ui: Live::ui(&app, &visitor, Section::Overview),
         badge: state::badge(language, state),
         sentence,
         // What was wrong when the figures were fresh may be mended or worse now.
