@@ -31,7 +31,10 @@ pub(super) fn run(call: &Call<'_>, arguments: &PlanArguments) -> Outcome {
         let shown = path.display().to_string();
         text.push_str(&format!(
             "{}\n",
-            printer.messages().with("plan-kept", values!["path" => shown.as_str(), "command" => format!("{} apply {shown}", super::install::program_name())])
+            printer.messages().with(
+                "plan-kept",
+                values!["path" => shown.as_str(), "command" => apply_command(call, &shown)]
+            )
         ));
     }
     printer.human(&text);
@@ -52,6 +55,17 @@ pub(super) fn run(call: &Call<'_>, arguments: &PlanArguments) -> Outcome {
         }),
     );
     Ok(code)
+}
+
+/// The command that applies a plan, with the flags that it needs.
+fn apply_command(call: &Call<'_>, plan: &str) -> String {
+    let mut command = format!("{} apply {plan}", super::install::program_name());
+    for (flag, value) in [("--root", &call.global.root), ("--bundle", &call.global.bundle)] {
+        if let Some(value) = value {
+            command.push_str(&format!(" {flag} {}", value.display()));
+        }
+    }
+    command
 }
 
 /// Writes a file whole, or not at all.
