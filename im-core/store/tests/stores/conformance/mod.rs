@@ -54,7 +54,7 @@ pub fn keys(seed: u8, length: usize) -> ScramKeys {
         salt: vec![seed; 16],
         iterations: 4096 + u32::from(seed),
         stored_key: vec![seed.wrapping_add(1); length],
-        server_key: vec![0, 255, seed].repeat(length / 3 + 1)[..length].to_vec(),
+        server_key: [0, 255, seed].repeat(length / 3 + 1)[..length].to_vec(),
     }
 }
 
