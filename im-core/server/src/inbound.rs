@@ -256,6 +256,12 @@ pub fn element(state: &mut Inbound, raw: &str, head: &Head, connection: &Connect
             let id = if resume { Resumable::fresh_id() } else { String::new() };
             if session.manage(&id) {
                 state.received = 0;
+                // What came before is not counted, but what comes after is not dealt with before it.
+                for waiting in &mut state.pending {
+                    if let Pending::Commit(.., seq) | Pending::Ready(_, seq) = waiting {
+                        *seq = 1;
+                    }
+                }
                 if resume {
                     state.core.resumable.insert(&id, session);
                     let max =

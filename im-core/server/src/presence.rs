@@ -299,12 +299,15 @@ async fn set_last_activity(core: &Core, session: &Session, status: String) {
 }
 
 /// Ends a session for good: takes it out of the directory, tells those who saw it, keeps what it did not get.
-/// Doing it twice is harmless.
+/// The second time nothing is done.
 pub async fn session_ended(core: &Arc<Core>, session: &Arc<Session>) {
+    if session.over.swap(true, Ordering::Relaxed) {
+        return;
+    }
     let unacknowledged = session.end();
-    let was_there = session.user.remove(session.token);
+    session.user.remove(session.token);
     let was_available = session.set_presence(None);
-    if was_there && !session.quiet {
+    if !session.quiet {
         core.metrics.sessions.add(-1);
     }
     if !core.live.is_single_node()

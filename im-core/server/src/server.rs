@@ -310,13 +310,14 @@ type PerAddress = Mutex<std::collections::HashMap<IpAddr, u64>>;
 static PER_ADDRESS: std::sync::LazyLock<PerAddress> = std::sync::LazyLock::new(Mutex::default);
 
 /// Counts a connection as long as it lives.
-struct Counted {
+pub(crate) struct Counted {
     core: Arc<Core>,
     peer: IpAddr,
 }
 
 impl Counted {
-    fn enter(core: &Arc<Core>, peer: IpAddr) -> Option<Self> {
+    /// Counts a connection, unless there are too many.
+    pub(crate) fn enter(core: &Arc<Core>, peer: IpAddr) -> Option<Self> {
         let limits = &core.config.limits;
         let mut counts = PER_ADDRESS.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(peer).or_default();

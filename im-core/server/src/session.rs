@@ -117,6 +117,8 @@ pub struct Session {
     directed: Mutex<Vec<Address>>,
     /// Offline messages were fetched once.
     pub greeted: AtomicBool,
+    /// Its end was dealt with, or is being dealt with.
+    pub over: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -160,6 +162,7 @@ impl Session {
             presence: Mutex::new(None),
             directed: Mutex::new(Vec::new()),
             greeted: AtomicBool::new(false),
+            over: AtomicBool::new(false),
         }
     }
 

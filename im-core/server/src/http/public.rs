@@ -21,6 +21,7 @@ use crate::connection;
 use crate::core::Core;
 use crate::framing::Framing;
 use crate::link::Transport;
+use crate::server::Counted;
 
 /// What is served beside the WebSocket.
 #[derive(Debug, Default)]
@@ -138,7 +139,16 @@ fn websocket(core: Arc<Core>, peer: IpAddr, mut request: Request<Incoming>) -> R
     context.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     let accept = BASE64.encode(context.finish());
     let upgraded = hyper::upgrade::on(&mut request);
+    // The HTTP connection ends with the handshake, and its count with it.
+    let Some(counted) = Counted::enter(&core, peer) else {
+        return text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "text/plain; charset=utf-8",
+            "There are too many connections.\n",
+        );
+    };
     tokio::spawn(async move {
+        let _counted = counted;
         match upgraded.await {
             Ok(upgraded) => {
                 let transport = Transport::Upgraded(Box::new(TokioIo::new(upgraded)));
