@@ -1,7 +1,7 @@
 //! The agent's loop: one request after the other from standard input, answers to standard output, the end at the end
 //! of input.
 //!
-//! What a read-only agent may do is decided here, in one place ([`mutates`]), before anything else looks at the
+//! What a restricted agent may do is decided here, in one place (`refusal`, [`mutates`]), before anything else looks at the
 //! request. SIGTERM ends the process after the task in hand. The agent writes nothing to standard error.
 
 use crate::canary;
@@ -125,6 +125,29 @@ pub fn mutates(request: &Request) -> bool {
     }
 }
 
+/// Whether an agent with this access may do what is asked, and in which words it is refused.
+fn refusal(access: Access, request: &Request) -> Option<&'static str> {
+    match access {
+        Access::Full => None,
+        Access::ReadOnly => {
+            mutates(request).then_some("changes things, and this agent was started read-only")
+        }
+        Access::Observe => {
+            let allowed = match request {
+                Request::Hello | Request::Scope { .. } | Request::Units { .. } => true,
+                // The probe writes, even if into a file without a name.
+                Request::Facts(query) => query.disk_probe.is_none(),
+                Request::Http { socket, .. } => {
+                    !mutates(request)
+                        && (socket.starts_with("tcp:127.0.0.1:") || socket.starts_with("tcp:[::1]:"))
+                }
+                _ => false,
+            };
+            (!allowed).then_some("is not for a console, and this agent was started to be looked at only")
+        }
+    }
+}
+
 struct Server {
     access: Access,
     scope: Scope,
@@ -164,9 +187,9 @@ impl Server {
         if self.listeners.as_ref().is_some_and(Listeners::is_over) {
             self.listeners = None;
         }
-        let last = if self.access == Access::ReadOnly && mutates(&request) {
+        let last = if let Some(why) = refusal(self.access, &request) {
             let refusal = Failure::refused(
-                format!("the request `{step}` changes things, and this agent was started read-only"),
+                format!("the request `{step}` {why}"),
                 "this is an error in the engine, please report it; nothing was changed",
             );
             Reply::Error(refusal.to_wire(step))

@@ -18,6 +18,9 @@ pub const WIRE_VERSION: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
+    /// What a console may see: facts, services and health. No checks of given tasks, no files, no logs, no probes of
+    /// neighbours: with those, whoever holds the console's key could read any file of the host.
+    Observe,
     /// Facts, probes, checks, status and logs only.
     ReadOnly,
     /// Everything.

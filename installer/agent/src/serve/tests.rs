@@ -247,6 +247,45 @@ fn a_read_only_agent_changes_nothing() {
 }
 
 #[test]
+fn an_agent_for_a_console_shows_facts_services_and_health_and_no_file() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.root()).unwrap();
+    std::fs::write(place.path("secret"), "planted").unwrap();
+    let get = |socket: &str| Request::Http {
+        socket: socket.into(),
+        method: "GET".into(),
+        path: "/readyz".into(),
+        body: Secret::default(),
+    };
+    let manager = ServiceManager::Supervisor { root: place.root().display().to_string() };
+    let denied = [
+        Request::Check { tasks: vec![file(place.path("secret"), "x")] },
+        Request::ReadFile { path: place.path("secret") },
+        Request::Logs { name: "maxim-im".into(), manager: manager.clone(), lines: 5 },
+        Request::Listen { address: "127.0.0.1".into(), ports: vec![0] },
+        Request::Connect { targets: vec!["127.0.0.1:1".into()], timeout_ms: 10 },
+        get("/run/maxim/admin.sock"),
+        get("tcp:10.0.0.1:80"),
+        Request::LockOwner,
+        Request::RemoveSelf,
+    ];
+    let mut input = Input::default().ask(&place.scope());
+    for request in &denied {
+        input = input.ask(request);
+    }
+    let replies = input
+        .ask(&Request::Facts(FactsQuery::default()))
+        .ask(&Request::Units { names: Vec::new(), manager })
+        .run(Access::Observe);
+    let refused =
+        replies.iter().filter(|r| matches!(r, Reply::Error(e) if e.cause.contains("for a console"))).count();
+    assert_eq!(refused, denied.len(), "{replies:?}");
+    assert!(replies.iter().any(|reply| matches!(reply, Reply::Facts { .. })));
+    assert!(matches!(replies.last(), Some(Reply::Done)));
+    assert!(!format!("{replies:?}").contains("planted"));
+}
+
+#[test]
 fn wrong_or_broken_content_leaves_nothing_and_the_talk_goes_on() {
     let place = Place::new();
     let (image, archive) = image(place.path("images/mariadb-1"));

@@ -1,4 +1,4 @@
-//! `agent [--read-only]` (hidden): what the engine starts on a host. Speaks the wire protocol on its standard
+//! `agent [--read-only | --observe]` (hidden): what the engine starts on a host. Speaks the wire protocol on its standard
 //! streams; says anything else on standard error only.
 
 use maxim_model::wire::Access;
@@ -11,8 +11,9 @@ pub(super) fn run(arguments: &[OsString]) -> ExitCode {
     let access = match arguments {
         [] => Access::Full,
         [flag] if flag == "--read-only" => Access::ReadOnly,
+        [flag] if flag == "--observe" => Access::Observe,
         _ => {
-            let _ = writeln!(std::io::stderr(), "usage: maxim.ctl agent [--read-only]");
+            let _ = writeln!(std::io::stderr(), "usage: maxim.ctl agent [--read-only | --observe]");
             return ExitCode::from(2);
         }
     };

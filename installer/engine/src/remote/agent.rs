@@ -61,7 +61,10 @@ impl Agent {
         }
         match hello {
             // The very same program: a task that one end does not know would be misunderstood.
-            Some((WIRE_VERSION, version, granted)) if granted == access && version == env!("CARGO_PKG_VERSION") => {
+            Some((WIRE_VERSION, version, granted))
+                if (granted == access || (access, granted) == (Access::ReadOnly, Access::Observe))
+                    && version == env!("CARGO_PKG_VERSION") =>
+            {
                 Ok(agent)
             }
             Some((wire, version, granted)) => Err(EngineError::failed(

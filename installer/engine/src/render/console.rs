@@ -2,7 +2,7 @@
 //!
 //! The console has a key of its own (`console_ssh_key`, made here once, kept with the secrets, in OpenSSH's format).
 //! Its host reaches its own agent through a socket, the others by SSH as root with a forced command: whatever is
-//! asked for there, a read-only agent answers. The topology it gets says exactly that and holds no secret.
+//! asked for there, an agent that may only be looked at answers. The topology it gets says exactly that and holds no secret.
 
 use crate::delivery::Artefacts;
 use crate::error::EngineError;
@@ -60,7 +60,7 @@ pub(crate) fn value(
         let consoles: Vec<&str> =
             topology.with_role(Role::Console).map(|host| host.address.as_str()).collect();
         value["authorized_key"] = format!(
-            "restrict,from=\"{}\",command=\"{} agent --read-only\" ssh-ed25519 {} maxim-console@{}\n",
+            "restrict,from=\"{}\",command=\"{} agent --observe\" ssh-ed25519 {} maxim-console@{}\n",
             consoles.join(","),
             program.path,
             STANDARD.encode(public_of(key)?),
@@ -273,7 +273,7 @@ mod tests {
             line.starts_with(&format!("restrict,from=\"{}\",command=\"", topology.hosts[0].address)),
             "{line}"
         );
-        assert!(line.contains(" agent --read-only\" ssh-ed25519 AAAA"), "{line}");
+        assert!(line.contains(" agent --observe\" ssh-ed25519 AAAA"), "{line}");
         assert_eq!((&other["topology"], &other["known_hosts"]), (&"".into(), &"".into()));
         for text in [&seen, &other] {
             assert!(!text.to_string().contains("PRIVATE KEY"));
