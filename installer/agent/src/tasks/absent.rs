@@ -28,13 +28,28 @@ const SHARED: &[&str] = &[
 fn ours(context: &Context<'_>, path: &Path) -> Result<()> {
     let named = path.file_name().is_some_and(|name| name.to_string_lossy().contains("maxim"));
     let shared = named && SHARED.iter().any(|folder| parent(path) == Path::new(folder));
-    if shared || context.scope.owns(path) {
+    if shared || context.scope.owns(path) || holds_only_console_keys(path) {
         return Ok(());
     }
     Err(Failure::refused(
         format!("{} is not ours to remove", path.display()),
         "only what the installer made is removed; remove it by hand if it must go",
     ))
+}
+
+/// The file of keys beside the administrator's own, when every line in it is a console's (or it is not there).
+fn holds_only_console_keys(path: &Path) -> bool {
+    let place = path.file_name().is_some_and(|name| name == "authorized_keys2")
+        && parent(path).file_name().is_some_and(|name| name == ".ssh");
+    let ours = |line: &str| {
+        line.starts_with("restrict,")
+            && line.rsplit(' ').next().is_some_and(|comment| comment.starts_with("maxim-console@"))
+    };
+    place
+        && match fs::read_to_string(path) {
+            Ok(text) => text.lines().filter(|line| !line.trim().is_empty()).all(ours),
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
 }
 
 fn exists(path: &Path) -> bool {
@@ -162,4 +177,24 @@ fn remove_user(context: &Context<'_>, name: &str) -> Result<Outcome> {
         Invocation::new("groupdel", &[name])?.check(context.deadline.left())?;
     }
     Ok(Outcome::changed(format!("removed the user {name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::holds_only_console_keys;
+
+    #[test]
+    fn a_key_file_with_a_line_of_somebody_else_is_not_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let ssh = folder.path().join(".ssh");
+        std::fs::create_dir(&ssh).unwrap();
+        let file = ssh.join("authorized_keys2");
+        assert!(holds_only_console_keys(&file), "already gone");
+        let ours = "restrict,from=\"10.0.0.1\",command=\"/x agent --read-only\" ssh-ed25519 AAAA maxim-console@acme\n";
+        std::fs::write(&file, ours).unwrap();
+        assert!(holds_only_console_keys(&file));
+        std::fs::write(&file, format!("{ours}ssh-ed25519 AAAA anna@laptop\n")).unwrap();
+        assert!(!holds_only_console_keys(&file));
+        assert!(!holds_only_console_keys(&ssh.join("authorized_keys")), "the administrator's file never is");
+    }
 }
