@@ -71,7 +71,10 @@ pub fn check(context: &Context<'_>, task: &AbsentTask) -> Result<Change> {
         }
         AbsentTask::EmptyDirectory(path) => {
             let path = absolute(path)?;
-            ours(context, &path)?;
+            // An empty folder for keys holds nothing of anybody; the console's key may have made it.
+            if path.file_name().is_none_or(|name| name != ".ssh") {
+                ours(context, &path)?;
+            }
             match (path.is_dir(), is_empty(&path)) {
                 (false, _) => Change::None,
                 (true, true) => remove(format!("the empty folder {}", path.display())),
@@ -118,7 +121,10 @@ pub fn apply(context: &Context<'_>, task: &AbsentTask) -> Result<Outcome> {
         }
         AbsentTask::EmptyDirectory(path) => {
             let path = absolute(path)?;
-            ours(context, &path)?;
+            // An empty folder for keys holds nothing of anybody; the console's key may have made it.
+            if path.file_name().is_none_or(|name| name != ".ssh") {
+                ours(context, &path)?;
+            }
             if !path.is_dir() || !is_empty(&path) {
                 return Ok(Outcome::unchanged(format!("{} is left: it is not empty", path.display())));
             }

@@ -122,7 +122,13 @@ fn installed_on(
     verified: Option<JoinHandle<Result<(), EngineError>>>,
 ) -> Result<InstallOutcome, EngineError> {
     let context = run.context;
-    let checks = preflight_or_refuse(run, sessions, DiskProbe::Databases)?;
+    // A running database is not disturbed by a second run; `check` still measures its disk.
+    let disk = if context.state.installed()?.is_some_and(|installed| installed.generation > 0) {
+        DiskProbe::No
+    } else {
+        DiskProbe::Databases
+    };
+    let checks = preflight_or_refuse(run, sessions, disk)?;
     context.cancel.check("probe")?;
     if !options.dry_run {
         connect::lock_hosts(run, sessions, action)?;
