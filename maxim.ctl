@@ -86,35 +86,23 @@ build() {
   exec 8>&-
 }
 
-# The web chat, by the hash of what it is made from; several checkouts of one version share it.
+# The web chat. Its own script keeps what npm fetched, and does nothing when all is up to date.
 web() {
-  local folder=$root/im-core/web hash made
-  [ -x "$folder/build" ] || return 0
-  if ! command -v npm >/dev/null 2>&1; then
-    say "There is no npm here, so the web chat is absent; everything else is installed."
+  local log=$place/web.log
+  [ -x "$root/im-core/web/build" ] || return 0
+  if "$root/im-core/web/build" "$place/web" >"$log" 2>&1 </dev/null; then
+    : >"$place/web-tried"
     return 0
   fi
-  hash=$(cd "$folder" && find . \( -name node_modules -o -name dist \) -prune -o -type f -print0 | sort -z |
-    xargs -0 sha256sum | sha256sum)
-  made=$cache/web/${hash:0:16}
-  if [ ! -e "$made/index.html" ]; then
-    say "Making the web chat"
-    mkdir -p "$cache/web"
-    local draft
-    draft=$(mktemp -d "$cache/web/.draft-XXXXXX")
-    if ! "$folder/build" "$draft" >"$place/web.log" 2>&1 </dev/null || [ ! -e "$draft/index.html" ]; then
-      tail -n 5 "$place/web.log" >&2
-      say "The web chat could not be made (log: $place/web.log), so it is absent; everything else is installed."
-      rm -rf "$draft"
-      : >"$place/web-tried"
-      return 0
-    fi
-    chmod 755 "$draft"
-    rm -rf "$made"
-    mv -T "$draft" "$made" 2>/dev/null || rm -rf "$draft"
+  rm -rf "$place/web"
+  if command -v npm >/dev/null 2>&1; then
+    # Not tried again at each call, only after the next build.
+    : >"$place/web-tried"
+    tail -n 5 "$log" >&2
+    say "The web chat could not be made (log: $log), so it is absent; everything else is installed."
+  else
+    say "There is no npm here, so the web chat is absent; everything else is installed."
   fi
-  ln -sfn "$made" "$place/web"
-  : >"$place/web-tried"
 }
 
 if stale; then build; fi

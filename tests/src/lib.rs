@@ -1,11 +1,13 @@
 //! What the end-to-end tests stand on: real bare hosts, and clients to chat with.
 //!
 //! [`hosts`] boots Debian machines without a way out and takes them down whatever happens.
+//! [`browser`] is a real one without a window.
 //! [`chat`] is a client of our own to see messages arrive with.
 //! [`load`] puts an XMPP server under load and measures it.
 //! The scenarios themselves are in `tests/e2e.rs`, one test binary. Nothing in the product depends on this
 //! crate.
 
+pub mod browser;
 pub mod chat;
 pub mod hosts;
 pub mod load;

@@ -2,11 +2,32 @@
 //!
 //! `project` looks at the checkout itself; `harness` proves that the test hosts are what the scenarios take
 //! them for; the rest drive the release programs as a user does, on fresh hosts for each scenario.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails there and then; what it prints is shown when it fails"
+)]
 
+#[path = "e2e/bundles.rs"]
+mod bundles;
+#[path = "e2e/clients.rs"]
+mod clients;
+#[path = "e2e/cluster.rs"]
+mod cluster;
+#[path = "e2e/embedded.rs"]
+mod embedded;
 #[path = "e2e/harness.rs"]
 mod harness;
+#[path = "e2e/interruptions.rs"]
+mod interruptions;
+#[path = "e2e/product.rs"]
+mod product;
 #[path = "e2e/project.rs"]
 mod project;
+#[path = "e2e/refusals.rs"]
+mod refusals;
+#[path = "e2e/secrets.rs"]
+mod secrets;
 
 /// Says that a test could not run here, and why; `tests/run` counts it as skipped, never as passed.
 pub fn skip(test: &str, why: &str) {

@@ -206,7 +206,7 @@ fn hold_two_hosts() -> (Child, PathBuf) {
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    let folder = wait_for("two hosts to be held", Duration::from_secs(120), || {
+    let folder = wait_for("two hosts to be held", Duration::from_mins(2), || {
         assert!(holder.try_wait().unwrap().is_none(), "the holder ended");
         fs::read_to_string(&answer).ok()
     })

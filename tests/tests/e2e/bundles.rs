@@ -1,0 +1,257 @@
+//! Bundles that are not what they should be: one bit off, cut short, of another key, for another processor.
+//! Each is refused with exit code 5 before anything is unpacked.
+
+use crate::cluster::{Cluster, beside_the_agent};
+use crate::product::{Person, bundle, install_arguments, key_of};
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One member of a tar: where its header and its content are.
+struct Member {
+    name: String,
+    header: u64,
+    content: u64,
+    size: u64,
+}
+
+/// The members of a bundle, as any tar reader sees them.
+fn members(path: &Path) -> Vec<Member> {
+    let mut file = File::open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at + 512 <= length {
+        let mut header = [0; 512];
+        file.seek(SeekFrom::Start(at)).unwrap();
+        file.read_exact(&mut header).unwrap();
+        if header.iter().all(|byte| *byte == 0) {
+            break;
+        }
+        let text = |range: std::ops::Range<usize>| {
+            String::from_utf8_lossy(&header[range]).trim_end_matches(['\0', ' ']).to_owned()
+        };
+        let size = u64::from_str_radix(text(124..136).trim(), 8).unwrap();
+        found.push(Member { name: text(0..100), header: at, content: at + 512, size });
+        at += 512 + size.div_ceil(512) * 512;
+    }
+    found
+}
+
+/// A copy of the bundle to break, beside its public key.
+fn copy(person: &Person) -> PathBuf {
+    let path = person.home().join("broken.bundle");
+    fs::copy(bundle(), &path).unwrap();
+    path
+}
+
+fn verify(person: &Person, path: &Path) -> crate::product::Outcome {
+    let key = key_of(bundle()).display().to_string();
+    person.run(&["bundle", "verify", path.to_str().unwrap(), "--trust-key", &key])
+}
+
+#[test]
+fn a_good_bundle_is_verified_by_us_and_by_stock_minisign() {
+    let person = Person::new();
+    verify(&person, bundle()).ok();
+    assert!(fs::metadata(bundle()).unwrap().len() <= 200 << 20, "at most 200 MB");
+    let found = members(bundle());
+    let names: Vec<_> = found.iter().take(3).map(|member| member.name.as_str()).collect();
+    assert_eq!(names, ["maxim.ctl", "manifest.json", "manifest.json.minisig"]);
+    let unpacked = Command::new("tar")
+        .arg("-xf")
+        .arg(bundle())
+        .args(["maxim.ctl", "manifest.json", "manifest.json.minisig"])
+        .current_dir(person.home())
+        .status();
+    assert!(unpacked.unwrap().success(), "any tar reads it");
+    let checked = Command::new("minisign")
+        .args(["-V", "-q", "-p"])
+        .arg(key_of(bundle()))
+        .args(["-m", "manifest.json"])
+        .current_dir(person.home())
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let bootstrap = Command::new(person.home().join("maxim.ctl")).arg("--version").output().unwrap();
+    assert!(bootstrap.status.success());
+    person.run(&["bundle", "inspect", bundle().to_str().unwrap()]).ok().says(&["mariadb", "redis"]);
+}
+
+#[test]
+fn one_bit_flipped_anywhere_is_found_and_named() {
+    let person = Person::new();
+    let path = copy(&person);
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let found = members(&path);
+    let length = file.metadata().unwrap().len();
+    // In every kind of member its content, at a random place; some headers; the end of the file.
+    let mut places: Vec<(u64, Option<&str>)> = Vec::new();
+    let all = std::env::var_os("MAXIM_TEST_ALL").is_some();
+    let step = if all { 1 } else { (found.len() / 10).max(1) };
+    for (index, member) in found.iter().enumerate() {
+        if index < 3 || index % step == 0 {
+            places.push((member.content + rand::random_range(0..member.size.max(1)), Some(&member.name)));
+        }
+        if index % (step * 3) == 0 {
+            places.push((member.header + rand::random_range(0..512), None));
+        }
+    }
+    places.push((length - 1, None));
+    let listing = || -> Vec<_> {
+        fs::read_dir(person.home()).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    };
+    let before = listing();
+    for (at, name) in places {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        let bit = 1 << rand::random_range(0..8);
+        file.write_all_at(&[byte[0] ^ bit], at).unwrap();
+        println!("bit {bit:#x} of byte {at} in {name:?}");
+        let outcome = verify(&person, &path).exits(5);
+        if let Some(name) = name {
+            // A broken signature is told as that of the manifest.
+            outcome.says(&[name.trim_end_matches(".minisig")]);
+        }
+        file.write_all_at(&byte, at).unwrap();
+    }
+    assert_eq!(listing(), before, "nothing was unpacked");
+    verify(&person, &path).ok();
+}
+
+#[test]
+fn a_truncated_bundle_is_refused() {
+    let person = Person::new();
+    let path = copy(&person);
+    let length = fs::metadata(&path).unwrap().len();
+    let file = File::options().write(true).open(&path).unwrap();
+    for keep in [length - 1, length - 1024, length * 2 / 3, length / 3, 5000, 600, 1, 0] {
+        file.set_len(keep).unwrap();
+        verify(&person, &path).exits(5);
+    }
+}
+
+#[test]
+fn something_appended_or_unnamed_is_refused() {
+    let person = Person::new();
+    let path = copy(&person);
+    File::options().append(true).open(&path).unwrap().write_all(&[0; 4096]).unwrap();
+    verify(&person, &path).exits(5);
+}
+
+#[test]
+fn a_bundle_of_another_key_is_refused() {
+    let person = Person::new();
+    let other = person.home().join("other.pub");
+    let made = Command::new("minisign")
+        .args(["-G", "-W", "-f", "-s"])
+        .arg(person.home().join("other.key"))
+        .arg("-p")
+        .arg(&other)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let path = bundle().to_str().unwrap();
+    person.run(&["bundle", "verify", path, "--trust-key", other.to_str().unwrap()]).exits(5).says(&["key"]);
+}
+
+/// Changes the manifest of a bundle in its place, without changing its length, and signs it with `key`; the
+/// signature's trusted comment names `processor`.
+fn sign_anew(person: &Person, path: &Path, key: &str, processor: &str, change: impl Fn(String) -> String) {
+    let found = members(path);
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let (manifest, signature) = (&found[1], &found[2]);
+    let read = |member: &Member| {
+        let mut text = vec![0; usize::try_from(member.size).unwrap()];
+        file.read_exact_at(&mut text, member.content).unwrap();
+        String::from_utf8(text).unwrap()
+    };
+    let text = change(read(manifest));
+    assert_eq!(text.len() as u64, manifest.size);
+    file.write_all_at(text.as_bytes(), manifest.content).unwrap();
+    let plain = person.file("manifest.json", &text);
+    let old = read(signature);
+    let comment = |kind: &str| {
+        let found = old.lines().find_map(|line| line.strip_prefix(&format!("{kind}trusted comment: ")));
+        found.unwrap().replace("x86_64", processor)
+    };
+    let signed = Command::new("minisign")
+        .args(["-S", "-s", key, "-x", "anew.minisig", "-m", &plain, "-c", &comment("un"), "-t", &comment("")])
+        .current_dir(person.home())
+        .output()
+        .unwrap();
+    assert!(signed.status.success(), "{}", String::from_utf8_lossy(&signed.stderr));
+    let made = fs::read(person.home().join("anew.minisig")).unwrap();
+    assert!(made.len() <= 512 && old.len() <= 512, "it stays in its block");
+    let mut block = [0; 1024];
+    file.read_exact_at(&mut block[..512], signature.header).unwrap();
+    // Size and checksum as tar writes them: octal, the sum over a header whose own field is blank.
+    block[124..135].copy_from_slice(format!("{:011o}", made.len()).as_bytes());
+    block[148..156].fill(b' ');
+    let sum: u32 = block[..512].iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block[512..512 + made.len()].copy_from_slice(&made);
+    file.write_all_at(&block, signature.header).unwrap();
+}
+
+#[test]
+fn a_bundle_for_another_processor_is_refused() {
+    let person = Person::new();
+    let path = copy(&person);
+    let (secret, public) = (person.home().join("other.key"), person.home().join("other.pub"));
+    let made = Command::new("minisign")
+        .args(["-G", "-W", "-f", "-s"])
+        .arg(&secret)
+        .arg("-p")
+        .arg(&public)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let key = fs::read_to_string(&public).unwrap().lines().nth(1).unwrap().to_owned();
+    let own = fs::read_to_string(key_of(bundle())).unwrap().lines().nth(1).unwrap().to_owned();
+    let secret = secret.to_str().unwrap();
+    let verify =
+        || person.run(&["bundle", "verify", path.to_str().unwrap(), "--trust-key", public.to_str().unwrap()]);
+    // Signed by a key that is trusted, it is a good bundle.
+    sign_anew(&person, &path, secret, "x86_64", |manifest| manifest.replace(&own, &key));
+    verify().ok();
+    sign_anew(&person, &path, secret, "aarch64", |manifest| {
+        let (from, to) = ("\"architecture\": \"x86_64\"", "\"architecture\":\"aarch64\"");
+        assert!(manifest.contains(from));
+        manifest.replace(from, to)
+    });
+    let cluster = Cluster::of_one();
+    let host = cluster.testbed.host("solo");
+    let before = host.snapshot().unwrap();
+    let mut arguments = install_arguments(&cluster.file);
+    for (flag, value) in [("--bundle", &path), ("--trust-key", &public)] {
+        let at = arguments.iter().position(|argument| argument == flag).unwrap();
+        arguments[at + 1] = value.display().to_string();
+    }
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    cluster.person.run(&arguments).exits(5).says(&["aarch64", "x86_64"]);
+    assert_eq!(beside_the_agent(&before, &host.snapshot().unwrap()), Vec::<String>::new());
+}
+
+#[test]
+fn a_broken_bundle_changes_no_host() {
+    let cluster = Cluster::of_one();
+    let path = copy(&cluster.person);
+    let image =
+        members(&path).into_iter().find(|member| member.name.contains("mariadb") && member.size > 1 << 20);
+    let image = image.expect("the image of MariaDB is in the bundle");
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, image.content + image.size / 2).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], image.content + image.size / 2).unwrap();
+    let host = cluster.testbed.host("solo");
+    let before = host.snapshot().unwrap();
+    let mut arguments = install_arguments(&cluster.file);
+    let at = arguments.iter().position(|argument| argument == "--bundle").unwrap();
+    arguments[at + 1] = path.display().to_string();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    cluster.person.run(&arguments).exits(5).says(&[&image.name]);
+    let changes = beside_the_agent(&before, &host.snapshot().unwrap());
+    assert!(changes.is_empty(), "{changes:#?}");
+}

@@ -1,0 +1,254 @@
+//! The standard profile on bare, air-gapped hosts: install from one bundle, prove it by a message, change
+//! nothing twice, survive restarts, leave nothing.
+
+use crate::product::{Outcome, Person, cluster_file, first_account, install_arguments, sign_in};
+use maxim_tests::chat::Tls;
+use maxim_tests::hosts::{
+    HostSpec, Release, SUDO_PASSWORD, Snapshot, Testbed, USER_SUDO_FREE, USER_SUDO_PASSWORD, wait_for,
+};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// A person, hosts, and the topology for them.
+pub struct Cluster {
+    /// Dropped first: hosts outlive nobody who works on them.
+    pub person: Person,
+    /// The hosts.
+    pub testbed: Testbed,
+    /// The topology.
+    pub file: String,
+}
+
+impl Cluster {
+    /// Bare hosts with these names and roles, and a topology.
+    pub fn bare(hosts: &[(HostSpec, &str)], extra: &str) -> Self {
+        let specs: Vec<_> = hosts.iter().map(|(spec, _)| spec.clone()).collect();
+        let roles: Vec<_> = hosts.iter().map(|(_, roles)| *roles).collect();
+        let testbed = Testbed::up(&specs).unwrap();
+        let person = Person::new();
+        let file = cluster_file(&person, &testbed, &roles, extra);
+        Self { person, testbed, file }
+    }
+
+    /// The cluster of the contract: application, database and cache on three hosts.
+    pub fn of_three() -> Self {
+        Self::bare(
+            &[
+                (HostSpec::new("app1"), "im+console"),
+                (HostSpec::new("db1"), "mariadb"),
+                (HostSpec::new("cache1"), "redis"),
+            ],
+            "",
+        )
+    }
+
+    /// Everything on one host.
+    pub fn of_one() -> Self {
+        Self::bare(&[(HostSpec::new("solo"), ALL)], "")
+    }
+
+    /// Runs the install.
+    pub fn install(&self) -> Outcome {
+        let arguments = install_arguments(&self.file);
+        let started = Instant::now();
+        let outcome = self.person.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        println!("install on {} hosts: {:?}", self.testbed.hosts().len(), started.elapsed());
+        outcome
+    }
+
+    /// Runs another command on the cluster, with events.
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
+        self.person.run(&[arguments, &["-f", &self.file, "--output", "json"]].concat())
+    }
+
+    /// Waits until every component is well, as `status` measures it.
+    pub fn wait_well(&self) {
+        let mut last = Value::Null;
+        let well = wait_for("every component to be well", Duration::from_mins(1), || {
+            last = self.run(&["status"]).result();
+            is_well(&last).then_some(())
+        });
+        assert!(well.is_ok(), "{last:#}");
+    }
+
+    /// Adds an account, signs in with it and the first one, and exchanges messages through the deployed path.
+    pub fn chat(&self, result: &Value, word: &str) {
+        let (admin, password) = first_account(result);
+        let at = |kind: &str, number: usize| {
+            let list = result["endpoints"][kind].as_array().unwrap();
+            list[number % list.len()].as_str().unwrap().to_owned()
+        };
+        let other = format!("{word}@im.acme.example");
+        let add = ["user", "add", &other, "--password-stdin", "-f", &self.file];
+        self.person.run_with(&add, "quite a secret\n").ok();
+        let here = ["-f", self.file.as_str()];
+        let mut first = sign_in(&self.person, &at("xmpp", 0), Tls::Start, &admin, &password, &here);
+        // On another node, where there is one.
+        let mut second =
+            sign_in(&self.person, &at("xmpp_tls", 1), Tls::Direct, &other, "quite a secret", &here);
+        first.ping().unwrap();
+        second.ping().unwrap();
+        second.say(&admin, &format!("{word} says hello")).unwrap();
+        first.hear(&format!("{word} says hello"), Duration::from_secs(10)).unwrap();
+        first.say(&other, &format!("welcome {word}")).unwrap();
+        second.hear(&format!("welcome {word}"), Duration::from_secs(10)).unwrap();
+    }
+}
+
+/// Every role on one host.
+pub const ALL: &str = "im+console+mariadb+redis";
+
+/// What changed on a host apart from the agent's own copy in its private folder, which a run may leave.
+pub fn beside_the_agent(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+    before
+        .changes_to(after)
+        .iter()
+        .filter(|change| change.path != "/opt/maxim" && !change.path.starts_with("/opt/maxim/agent"))
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// Whether a result says that every component is there and well.
+pub fn is_well(result: &Value) -> bool {
+    result["components"].as_array().is_some_and(|components| {
+        !components.is_empty() && components.iter().all(|one| one["health"] == "well" && one["running"] != "")
+    })
+}
+
+#[test]
+fn three_hosts_chat_and_a_second_install_changes_nothing() {
+    let cluster = Cluster::of_three();
+    let outcome = cluster.install().ok();
+    let result = outcome.result();
+    assert!(outcome.changes() > 0);
+    assert!(is_well(&result), "{result:#}");
+    assert!(outcome.events().iter().any(|event| event["event"] == "canary"), "proven by a message");
+    cluster.chat(&result, "ada");
+
+    let started = Instant::now();
+    let again = cluster.install().ok();
+    println!("second install: {:?}", started.elapsed());
+    assert_eq!(again.changes(), 0, "{}", again.stdout);
+    let sent: u64 = again.events().iter().filter_map(|event| event["agent_bytes_sent"].as_u64()).sum();
+    assert_eq!(sent, 0, "nothing is sent to a host that has it");
+
+    // Only what a role needs is on its host.
+    let units = |host: &str| {
+        cluster.testbed.host(host).sh("systemctl list-unit-files 'maxim-*' --no-legend --plain").unwrap()
+    };
+    assert!(units("db1").contains("maxim-mariadb.service") && !units("db1").contains("maxim-im.service"));
+    assert!(!cluster.testbed.host("app1").sh("find /opt/maxim").unwrap().contains("mariadbd"));
+}
+
+#[test]
+fn services_hosts_and_everything_restart_without_help() {
+    let cluster = Cluster::of_three();
+    let result = cluster.install().ok().result();
+    cluster.run(&["restart"]).ok();
+    cluster.wait_well();
+    for host in cluster.testbed.hosts() {
+        host.reboot().unwrap();
+        cluster.wait_well();
+    }
+    cluster.chat(&result, "grace");
+    // All at once, without warning.
+    cluster.testbed.each(|host| host.power_off_hard()).unwrap();
+    cluster.testbed.each(|host| host.boot()).unwrap();
+    cluster.wait_well();
+    cluster.chat(&result, "edsger");
+
+    cluster.run(&["stop"]).ok();
+    let status = cluster.run(&["status"]).result();
+    assert!(status["components"].as_array().unwrap().iter().all(|one| one["health"] != "well"), "{status:#}");
+    cluster.run(&["start"]).ok();
+    cluster.wait_well();
+}
+
+#[test]
+fn a_purge_leaves_hosts_as_they_were() {
+    let cluster = Cluster::of_three();
+    let before: Vec<_> = cluster
+        .testbed
+        .hosts()
+        .iter()
+        .map(|host| (host.snapshot().unwrap(), host.live_state().unwrap()))
+        .collect();
+    cluster.install().ok();
+    for (host, (before, _)) in cluster.testbed.hosts().iter().zip(&before) {
+        assert!(!before.changes_to(&host.snapshot().unwrap()).is_empty());
+    }
+    cluster.run(&["uninstall", "--purge", "--yes"]).ok();
+    for (host, (before, live)) in cluster.testbed.hosts().iter().zip(&before) {
+        let changes = before.changes_to(&host.snapshot().unwrap());
+        let shown: Vec<_> = changes.iter().map(ToString::to_string).collect();
+        assert!(shown.is_empty(), "left on {}:\n{}", host.name(), shown.join("\n"));
+        assert_eq!(&host.live_state().unwrap(), live, "{}", host.name());
+    }
+}
+
+#[test]
+fn an_uninstall_keeps_the_data_and_an_install_finds_it() {
+    let cluster = Cluster::of_one();
+    let result = cluster.install().ok().result();
+    let (admin, password) = first_account(&result);
+    cluster.run(&["uninstall", "--yes"]).ok();
+    let solo = cluster.testbed.host("solo");
+    assert_eq!(solo.sh("systemctl list-units 'maxim-*' --all --no-legend --plain").unwrap(), "");
+    let back = cluster.install().ok().result();
+    let at = back["endpoints"]["xmpp"][0].as_str().unwrap().to_owned();
+    let here = ["-f", cluster.file.as_str()];
+    sign_in(&cluster.person, &at, Tls::Start, &admin, &password, &here).ping().unwrap();
+}
+
+#[test]
+fn a_user_with_sudo_installs_as_root_does() {
+    for (user, extra) in [(USER_SUDO_FREE, ""), (USER_SUDO_PASSWORD, ", sudo_password_file: sudo-password")] {
+        let cluster = Cluster::of_one();
+        let text = std::fs::read_to_string(&cluster.file).unwrap();
+        let text = text.replace("ssh: {user: root,", &format!("ssh: {{user: {user}, sudo: true{extra},"));
+        cluster.person.file("cluster.yaml", &text);
+        let secret = cluster.person.file("sudo-password", &format!("{SUDO_PASSWORD}\n"));
+        std::process::Command::new("chmod").args(["0600", &secret]).status().unwrap();
+        let outcome = cluster.install().ok();
+        assert!(is_well(&outcome.result()));
+        assert!(!outcome.stdout.contains(SUDO_PASSWORD) && !outcome.stderr.contains(SUDO_PASSWORD));
+        assert_eq!(cluster.install().ok().changes(), 0);
+    }
+}
+
+#[test]
+fn postgresql_serves_as_well() {
+    let cluster = Cluster::bare(&[(HostSpec::new("solo"), "im+console+postgresql+redis")], "");
+    let result = cluster.install().ok().result();
+    cluster.chat(&result, "barbara");
+    assert_eq!(cluster.install().ok().changes(), 0);
+    cluster.run(&["uninstall", "--purge", "--yes"]).ok();
+}
+
+#[test]
+fn other_debians_are_hosts_too() {
+    for release in [Release::Bullseye, Release::Trixie] {
+        if let Err(error) = maxim_tests::hosts::base::base(release) {
+            assert!(release == Release::Bullseye, "{error:#}");
+            crate::skip("other_debians_are_hosts_too", &format!("Debian 11 is not served: {error:#}"));
+            continue;
+        }
+        let cluster = Cluster::bare(&[(HostSpec::new("solo").release(release), ALL)], "");
+        let result = cluster.install().ok().result();
+        cluster.chat(&result, "radia");
+        assert_eq!(cluster.install().ok().changes(), 0);
+    }
+}
+
+#[test]
+fn ten_hosts_with_eight_nodes_chat_across() {
+    let mut hosts: Vec<(HostSpec, &str)> = (1..=8)
+        .map(|number| (HostSpec::new(&format!("im{number}")), if number == 1 { "im+console" } else { "im" }))
+        .collect();
+    hosts.push((HostSpec::new("db1"), "mariadb"));
+    hosts.push((HostSpec::new("cache1"), "redis"));
+    let cluster = Cluster::bare(&hosts, "");
+    let result = cluster.install().ok().result();
+    assert_eq!(result["endpoints"]["xmpp"].as_array().unwrap().len(), 8, "{result}");
+    cluster.chat(&result, "anita");
+}
