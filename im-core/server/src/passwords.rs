@@ -27,6 +27,15 @@ pub struct Passwords {
     iterations: NonZeroU32,
 }
 
+/// A place in the queue, given back however the wait ends: a connection that is cut off drops its wait.
+struct Place<'a>(&'a AtomicU64);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Random bytes from the system.
 pub fn random_bytes(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
@@ -63,14 +72,16 @@ impl Passwords {
         self.iterations.get()
     }
 
+    /// Enters the queue; `Err` when it is full.
+    fn enter(&self) -> Result<Place<'_>, Busy> {
+        let place = Place(&self.waiting);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) < self.queue { Ok(place) } else { Err(Busy) }
+    }
+
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.queue {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(Busy);
-        }
-        let permit = self.workers.acquire().await;
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        let _permit = permit.map_err(|_| Busy)?;
+        let place = self.enter()?;
+        let _permit = self.workers.acquire().await.map_err(|_| Busy)?;
+        drop(place);
         tokio::task::spawn_blocking(work).await.map_err(|_| Busy)
     }
 
@@ -116,5 +127,36 @@ pub fn from_store(keys: &ScramKeys) -> scram::Keys {
         iterations: keys.iterations,
         stored_key: keys.stored_key.clone(),
         server_key: keys.server_key.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_leaves_the_queue() {
+        let limits = LimitSection {
+            password_workers: 1,
+            password_queue: 2,
+            scram_iterations: 1,
+            ..LimitSection::default()
+        };
+        let passwords = Passwords::new(&limits);
+        let busy = passwords.workers.acquire().await.unwrap();
+        for _ in 0..3 {
+            let mut waits = [Box::pin(passwords.derive("a")), Box::pin(passwords.derive("b"))];
+            for wait in &mut waits {
+                assert!(poll_once(wait.as_mut()).is_pending());
+            }
+            // The queue is full while they wait, and only then.
+            assert_eq!(passwords.derive("c").await.unwrap_err(), Busy);
+        }
+        drop(busy);
+        assert!(passwords.derive("d").await.unwrap().is_some());
+    }
+
+    fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
+        future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
     }
 }
