@@ -70,6 +70,8 @@ impl Transport {
 }
 
 const SCRATCH: usize = 32 * 1024;
+/// While a WebSocket peer has this many bytes to take, nothing more is read from it: every ping has an answer.
+const UNWRITTEN: usize = 64 * 1024;
 /// A client that takes nothing for so long, with something to take, is gone.
 const STALLED: Duration = Duration::from_mins(1);
 
@@ -132,6 +134,11 @@ impl Link {
         }
         BUFFER.with_borrow_mut(|scratch| {
             loop {
+                if self.web.is_some() && self.output.len() - self.written > UNWRITTEN {
+                    ready!(self.poll_write(context))?;
+                    // Who waits for room in the output is asked again.
+                    context.waker().wake_by_ref();
+                }
                 let mut buffer = ReadBuf::new(scratch);
                 ready!(self.transport.poll_read(context, &mut buffer))?;
                 let bytes = buffer.filled();
@@ -232,5 +239,44 @@ impl Link {
             let _ = std::future::poll_fn(|context| self.transport.poll_shutdown(context)).await;
         };
         let _ = tokio::time::timeout(Duration::from_secs(2), all).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pongs that a peer does not take must not pile up; once it takes them, reading goes on.
+    #[tokio::test]
+    async fn a_websocket_that_takes_no_answers_is_not_read() {
+        const PINGS: usize = 2_000;
+        let (near, mut far) = tokio::io::duplex(4096);
+        let mut link = Link::new(Transport::Upgraded(Box::new(near)), Framing::Messages);
+        let ping = [&[0x89, 0xfd, 0, 0, 0, 0][..], &[b'x'; 125]].concat();
+        let wire = ping.repeat(PINGS);
+        let answers = (2 + 125) * PINGS;
+        assert!(answers > 2 * (UNWRITTEN + SCRATCH), "too few to see anything");
+        let (mut sent, mut taken, mut most) = (0, 0, 0);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        for round in 0..4_000 {
+            if let Poll::Ready(n) = Pin::new(&mut far).poll_write(&mut context, &wire[sent..]) {
+                sent += n.unwrap();
+            }
+            assert!(link.poll_read(&mut context).is_pending());
+            most = most.max(link.output.len() - link.written);
+            if round >= 1_000 {
+                assert!(round > 1_000 || sent < wire.len(), "all was read though no answer was taken");
+                let mut bytes = [0; 4096];
+                let mut buffer = ReadBuf::new(&mut bytes);
+                if Pin::new(&mut far).poll_read(&mut context, &mut buffer).is_ready() {
+                    taken += buffer.filled().len();
+                }
+                let _ = link.poll_write(&mut context).map(Result::unwrap);
+            }
+            // A fresh budget of the runtime, or everything would say that it is not ready.
+            tokio::task::yield_now().await;
+        }
+        assert!(most <= UNWRITTEN + SCRATCH, "{most} bytes waited");
+        assert_eq!((sent, taken), (wire.len(), answers));
     }
 }
