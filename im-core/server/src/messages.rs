@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use im_proto::stanza::{self, Rewrite, StanzaKind, insert_before_end};
-use im_proto::xml::Head;
+use im_proto::xml::scan::{Attr, Token, scan};
+use im_proto::xml::{Head, Limits};
 use im_proto::{Address, StanzaError, ns};
 use im_store::{Archive as _, ArchiveCopy, MessageId, NewMessage, Offline as _};
 
@@ -133,11 +134,14 @@ fn content(raw: &str, head: &Head, domain: &str) -> (Content, Vec<usize>) {
 
 /// True when a start tag's `by` is on this domain (or cannot be read, which is not passed on either).
 fn is_by(tag: &str, domain: &str) -> bool {
-    let by = tag.split_once("by=").and_then(|(_, rest)| {
-        let quote = rest.chars().next()?;
-        rest[1..].split(quote).next()
-    });
-    by.and_then(|by| Address::parse(&im_proto::xml::unescape(by)).ok()).is_none_or(|by| by.domain() == domain)
+    // Only the attribute itself counts, not what looks like one inside another's value or name.
+    let mut attributes: Vec<Attr> = Vec::new();
+    let Ok(Some(Token::Open { .. })) = scan(tag.as_bytes(), 0, &Limits::default(), &mut attributes) else {
+        return true;
+    };
+    let by = attributes.iter().find(|attribute| attribute.name.str(tag) == "by");
+    by.and_then(|by| Address::parse(&im_proto::xml::unescape(by.value.str(tag))).ok())
+        .is_none_or(|by| by.domain() == domain)
 }
 
 fn kind_of(attribute: &str) -> Kind {
@@ -495,7 +499,12 @@ mod tests {
         assert!(is_by("<stanza-id xmlns='urn:xmpp:sid:0' by='a@x' id='1'/>", "x"));
         assert!(is_by("<stanza-id by=\"X\" id='1'/>", "x"));
         assert!(is_by("<stanza-id id='1'/>", "x"));
+        assert!(is_by("<stanza-id id='by=&quot;a@other&quot;' by='victim@x'/>", "x"));
+        assert!(is_by("<stanza-id id='by=\"a@other\"' by='victim@x'/>", "x"));
+        assert!(is_by("<stanza-id x-by='a@other' by = 'victim@x' id='1'/>", "x"));
+        assert!(is_by("<stanza-id p:by='a@other' id='1'/>", "x"));
         assert!(!is_by("<stanza-id by='room@muc.y' id='1'/>", "x"));
+        assert!(!is_by("<stanza-id id='by=victim@x' by='room@muc.y'>", "x"));
     }
 
     #[test]
