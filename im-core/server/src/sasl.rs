@@ -209,9 +209,11 @@ async fn candidate(connection: &mut Connection, username: &str, hash: Hash) -> R
     })
 }
 
-/// Whether this account may still be tried from this address; counts nothing.
+/// What failures are counted by: the client's address and the account, however its name was spelt.
 fn failures_key(connection: &Connection, username: &str) -> String {
-    format!("sign-in-failure:{}:{username}", connection.peer)
+    let account = Address::from_local(username, connection.core.domain.as_str());
+    // What is no name is no account either, so its spelling leads nowhere.
+    format!("sign-in-failure:{}:{}", connection.peer, account.as_ref().map_or(username, Address::as_str))
 }
 
 /// Counts a failure. Once there are too many in a minute, even the right password is refused for a while.
@@ -226,6 +228,7 @@ async fn failed(connection: &mut Connection, username: &str) -> Failure {
     }
 }
 
+/// Whether this account may still be tried from this address; counts nothing.
 fn check_throttle(connection: &Connection, username: &str) -> Result<(), Failure> {
     if connection.core.throttled.contains(&failures_key(connection, username)) {
         return Err(Failure::Condition("temporary-auth-failure"));
