@@ -180,6 +180,8 @@ pub async fn remove(core: &Arc<Core>, address: &Address) -> Result<(), AccountEr
     end_sessions(core, address);
     let removed = core.store.remove_account(address.as_str()).await?;
     forget(core, address);
+    // Who signed in again meanwhile goes too.
+    end_sessions(core, address);
     if removed { Ok(()) } else { Err(AccountError::NotFound(address.clone())) }
 }
 

@@ -2,6 +2,7 @@
 //! same resource.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -47,11 +48,15 @@ pub async fn bind(
     if others as u64 >= limits.sessions_per_account {
         return Err(StanzaError::RESOURCE_CONSTRAINT.with_text("the account has too many sessions"));
     }
-    // The account may have been disabled or removed since it signed in.
-    let profile = user.profile(&core.store).await.map_err(|error| {
+    // The account may have been disabled or removed since it signed in, and may be at any moment.
+    let closings = user.closings.load(Ordering::SeqCst);
+    let profile = user.fresh_profile(&core.store).await.map_err(|error| {
         core.report("cannot read an account that signs in", &error);
         StanzaError::INTERNAL_SERVER_ERROR
     })?;
+    if !profile.exists || profile.disabled {
+        return Err(StanzaError::NOT_ALLOWED.with_text("the account was disabled or removed"));
+    }
     let session = Arc::new(Session::new(
         address,
         Arc::clone(&user),
@@ -64,6 +69,10 @@ pub async fn bind(
     let inbound = Arc::clone(&session.inbound).lock_owned().await;
     if let Some(old) = user.add(Arc::clone(&session)) {
         core.close_session(&old, Close::Conflict);
+    }
+    if user.closings.load(Ordering::SeqCst) != closings {
+        // Whoever closed the account's sessions may have looked before this one was there.
+        session.close(Close::Revoked);
     }
     if !profile.canary {
         core.metrics.sessions.add(1);

@@ -325,7 +325,10 @@ async fn finish_session(
 ) {
     let core = Arc::clone(&state.core);
     let session = Arc::clone(&state.session);
+    // Begun before the session is gone, so that a stop sees one or the other.
+    let work = core.begin_work();
     if !state.pending.is_empty() {
+        let work = core.begin_work();
         // What was taken from the client is dealt with, whatever became of its connection.
         tokio::spawn(async move {
             let rest = async {
@@ -336,6 +339,7 @@ async fn finish_session(
             };
             let _ = tokio::time::timeout(LAST_COMMITS, rest).await;
             drop(inbound);
+            drop(work);
         });
     } else {
         drop(inbound);
@@ -351,6 +355,7 @@ async fn finish_session(
     }
     // The stream's end is said after the session's, so that a client that waits for it finds the session gone.
     connection.finish(end).await;
+    drop(work);
 }
 
 #[cfg(test)]

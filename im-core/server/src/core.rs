@@ -53,6 +53,7 @@ pub struct Core {
     pub stop: tokio::sync::watch::Sender<bool>,
     /// Accounts and addresses that failed to sign in too often.
     pub throttled: Throttled,
+    unfinished: AtomicU64,
     next_token: AtomicU64,
     recent_errors: Mutex<Option<(String, Instant)>>,
 }
@@ -86,6 +87,7 @@ impl Core {
             listening: AtomicBool::new(false),
             stop: tokio::sync::watch::Sender::new(false),
             throttled: Throttled::default(),
+            unfinished: AtomicU64::new(0),
             next_token: AtomicU64::new(rand::random::<u64>() >> 16),
             recent_errors: Mutex::default(),
         }
@@ -118,10 +120,22 @@ impl Core {
         }
     }
 
+    /// Counts work that needs the store and is not part of a session that is still there, until it is dropped.
+    pub fn begin_work(self: &Arc<Self>) -> Unfinished {
+        self.unfinished.fetch_add(1, Ordering::SeqCst);
+        Unfinished(Arc::clone(self))
+    }
+
+    /// True while work from [`Core::begin_work`] goes on: the store must not be closed yet.
+    pub fn has_unfinished_work(&self) -> bool {
+        self.unfinished.load(Ordering::SeqCst) > 0
+    }
+
     /// Closes all sessions of an account on this node.
     pub fn close_sessions(self: &Arc<Self>, bare: &str, reason: Close) {
         let Some(user) = self.users.find(bare) else { return };
         user.forget();
+        user.closings.fetch_add(1, Ordering::SeqCst);
         for session in user.sessions() {
             self.close_session(&session, reason);
         }
@@ -132,8 +146,22 @@ impl Core {
         session.close(reason);
         if !session.is_attached() {
             let (core, session) = (Arc::clone(self), Arc::clone(session));
-            tokio::spawn(async move { crate::presence::session_ended(&core, &session).await });
+            let work = self.begin_work();
+            tokio::spawn(async move {
+                crate::presence::session_ended(&core, &session).await;
+                drop(work);
+            });
         }
+    }
+}
+
+/// Work that a stop waits for; made by [`Core::begin_work`].
+#[derive(Debug)]
+pub struct Unfinished(Arc<Core>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.0.unfinished.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -298,15 +298,23 @@ async fn set_last_activity(core: &Core, session: &Session, status: String) {
     }
 }
 
-/// Ends a session for good: takes it out of the directory, tells those who saw it, keeps what it did not get.
+/// Ends a session for good: keeps what it did not get, takes it out of the directory, tells those who saw it.
 /// The second time nothing is done.
 pub async fn session_ended(core: &Arc<Core>, session: &Arc<Session>) {
     if session.over.swap(true, Ordering::Relaxed) {
         return;
     }
+    let _work = core.begin_work();
     let unacknowledged = session.end();
-    session.user.remove(session.token);
     let was_available = session.set_presence(None);
+    // First of all: until this is done the messages are nowhere but in this session's memory.
+    let ids: Vec<_> = unacknowledged.iter().filter_map(|u| u.id).collect();
+    let mut kept = !ids.is_empty();
+    if kept && let Err(error) = core.store.postpone(session.address.bare(), &ids).await {
+        core.report("cannot keep messages for later", &error);
+        kept = false;
+    }
+    session.user.remove(session.token);
     if !session.quiet {
         core.metrics.sessions.add(-1);
     }
@@ -324,17 +332,10 @@ pub async fn session_ended(core: &Arc<Core>, session: &Arc<Session>) {
         leave_directed(core, session, &gone);
         set_last_activity(core, session, String::new()).await;
     }
-    let ids: Vec<_> = unacknowledged.iter().filter_map(|u| u.id).collect();
-    if !ids.is_empty() {
-        let bare = session.address.bare();
-        match core.store.postpone(bare, &ids).await {
-            Ok(()) => {
-                let others = session.user.sessions();
-                if let Some(other) = others.iter().find(|s| s.priority().is_some_and(|p| p >= 0)) {
-                    offline::flush(core, other).await;
-                }
-            }
-            Err(error) => core.report("cannot keep messages for later", &error),
+    if kept {
+        let others = session.user.sessions();
+        if let Some(other) = others.iter().find(|s| s.priority().is_some_and(|p| p >= 0)) {
+            offline::flush(core, other).await;
         }
     }
 }

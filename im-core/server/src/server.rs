@@ -401,7 +401,7 @@ async fn housekeeping(core: Arc<Core>) {
     }
 }
 
-/// Takes no new sessions, and ends those there are, within a deadline.
+/// Takes no new sessions, and ends those there are with what they still have to do, within a deadline.
 pub async fn drain(core: &Arc<Core>, deadline: Duration) {
     core.draining.store(true, Ordering::Relaxed);
     for session in core.users.all_sessions() {
@@ -409,7 +409,8 @@ pub async fn drain(core: &Arc<Core>, deadline: Duration) {
     }
     let until = Instant::now() + deadline;
     let mut look = tokio::time::interval(Duration::from_millis(20));
-    while !core.users.all_sessions().is_empty() && Instant::now() < until {
+    let busy = || !core.users.all_sessions().is_empty() || core.has_unfinished_work();
+    while busy() && Instant::now() < until {
         look.tick().await;
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,8 @@ pub struct User {
     sessions: Mutex<Vec<Arc<Session>>>,
     profile: Mutex<Option<(Arc<Profile>, Instant)>>,
     contacts: Mutex<Option<(Arc<[Contact]>, Instant)>>,
+    /// How often all its sessions were closed: one that is being made meanwhile has to notice.
+    pub closings: AtomicU64,
     /// Held while offline messages are handed out, so that none goes out twice.
     pub offline: tokio::sync::Mutex<()>,
 }
@@ -83,6 +86,7 @@ impl User {
             sessions: Mutex::default(),
             profile: Mutex::default(),
             contacts: Mutex::default(),
+            closings: AtomicU64::new(0),
             offline: tokio::sync::Mutex::default(),
         }
     }
@@ -133,9 +137,17 @@ impl User {
     /// # Errors
     /// When the store fails.
     pub async fn profile(&self, store: &Store) -> Result<Arc<Profile>, StoreError> {
-        if let Some(profile) = self.known_profile() {
-            return Ok(profile);
+        match self.known_profile() {
+            Some(profile) => Ok(profile),
+            None => self.fresh_profile(store).await,
         }
+    }
+
+    /// What routing needs to know, as it is in the store now.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn fresh_profile(&self, store: &Store) -> Result<Arc<Profile>, StoreError> {
         let account = store.account(self.bare()).await?;
         let mut profile = Profile::default();
         if let Some(account) = account {

@@ -67,7 +67,17 @@ async fn accounts_are_made_changed_and_removed() {
     assert_eq!(client.plain_sasl("bob", "pw-bob").await.unwrap_err(), "account-disabled");
     admin.enable_user("bob").await.unwrap();
     client.plain_sasl("bob", "pw-bob").await.unwrap();
+    let mut other = Client::direct(&server).await;
+    other.plain_sasl("bob", "pw-bob").await.unwrap();
+    // What became of the account since it signed in is seen when the session is made.
+    admin.disable_user("bob").await.unwrap();
+    client.open().await;
+    let bind = "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>";
+    assert_eq!(condition(&client.iq("set", None, bind).await), "not-allowed");
+    admin.enable_user("bob").await.unwrap();
     admin.remove_user("bob").await.unwrap();
+    other.open().await;
+    assert_eq!(condition(&other.iq("set", None, bind).await), "not-allowed");
     assert_eq!(code(admin.remove_user("bob").await.unwrap_err()), ErrorCode::UserNotFound);
     let log = server.log();
     assert!(!log.contains("pw-alice"), "a password is in the log");

@@ -105,14 +105,37 @@ async fn a_stop_is_announced_and_loses_nothing() {
     }
     alice.send(&all).await;
     alice.ping().await;
+    // Many sessions that got a message each, acknowledged none, and have an end to note.
+    let names = ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7"];
+    server.users(names).await;
+    let mut others = Vec::new();
+    for name in names {
+        let mut client = Client::online(&server, name, "r").await;
+        client.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").await;
+        client.until(|e| e.name == "enabled").await;
+        alice
+            .send(&format!("<message to='{name}@im.example' type='chat'><body>{name}</body></message>"))
+            .await;
+        assert_eq!(body(&client.message().await), name);
+        others.push(client);
+    }
+    // Half of them without a connection.
+    others.truncate(names.len() / 2);
     let status = std::process::Command::new("kill").arg(server.pid().to_string()).status().unwrap();
     assert!(status.success());
     assert_eq!(alice.ended().await.as_deref(), Some("system-shutdown"));
     assert!(server.wait().success());
+    let log = server.log();
+    assert!(!log.contains("the store is closed"), "{log}");
     server.run().await;
     let mut bob = Client::bound(&server, "bob", "b").await;
     bob.send("<presence/>").await;
     for n in 0..200 {
         assert_eq!(body(&bob.message().await), n.to_string());
+    }
+    for name in names {
+        let mut client = Client::bound(&server, name, "r").await;
+        client.send("<presence/>").await;
+        assert_eq!(body(&client.message().await), name);
     }
 }
