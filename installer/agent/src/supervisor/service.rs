@@ -238,7 +238,8 @@ impl Service {
             // The process is made under the lock, so that a stop finds either none or its number.
             let started = self.spawn(&mut state);
             drop(state);
-            let lived = match started {
+            // Judged at the end itself: a stop and a start by request may both come before the lock is taken again.
+            let (lived, on_its_own) = match started {
                 Ok((child, log)) => self.attend(child, log),
                 Err(failure) => {
                     let mut log = LogFile::open(&self.log_path(), 10 << 20, 5);
@@ -246,11 +247,11 @@ impl Service {
                     let mut state = self.lock();
                     state.last_end = format!("could not be started: {failure}");
                     state.generation += 1;
-                    Duration::ZERO
+                    (Duration::ZERO, true)
                 }
             };
             let mut state = self.lock();
-            if state.wanted && !state.closing {
+            if on_its_own && state.wanted && !state.closing {
                 state.restarts += 1;
                 state.failed_starts = if lived >= SOUND_AFTER { 0 } else { state.failed_starts + 1 };
                 let pause = (FIRST_PAUSE
@@ -316,8 +317,9 @@ impl Service {
         Ok((child, log))
     }
 
-    /// Waits for the end of the process, ends what is left of its group and reaps it. Returns how long it lived.
-    fn attend(&self, mut child: Child, mut log: LogFile) -> Duration {
+    /// Waits for the end of the process, ends what is left of its group and reaps it. Returns how long it lived, and
+    /// whether it ended while it was wanted.
+    fn attend(&self, mut child: Child, mut log: LogFile) -> (Duration, bool) {
         let pid = child.id();
         let began = Instant::now();
         // Does not reap: the number stays taken until the lock is held.
@@ -330,12 +332,13 @@ impl Service {
         let _ = std::fs::remove_file(self.pid_path());
         state.pid = None;
         state.last_end = status.map_or_else(|error| error.to_string(), crate::process::describe);
-        if state.wanted {
+        let on_its_own = state.wanted;
+        if on_its_own {
             log.note(&format!("{} {}; it is started again", self.name, state.last_end));
         }
         drop(state);
         self.changed.notify_all();
-        began.elapsed()
+        (began.elapsed(), on_its_own)
     }
 
     /// Ends what an earlier supervisor that was killed left running.
