@@ -43,7 +43,7 @@ pub async fn receive(state: &mut Inbound, received: &Received<'_>) -> Result<(),
             }
         }
         "" | "unavailable" => match received.to.clone() {
-            Some(to) => directed(state, received, to),
+            Some(to) => directed(state, received, to).await,
             None => broadcast(state, received).await,
         },
         "probe" => {
@@ -53,7 +53,7 @@ pub async fn receive(state: &mut Inbound, received: &Received<'_>) -> Result<(),
         }
         "error" => {
             if let Some(to) = received.to.clone().filter(|to| to.resource().is_some()) {
-                directed(state, received, to);
+                directed(state, received, to).await;
             }
         }
         _ => bounce(&state.session, received, StanzaError::BAD_REQUEST, ""),
@@ -70,7 +70,7 @@ fn stamped(state: &Inbound, received: &Received<'_>, to: Option<&str>, bare: boo
 }
 
 /// Directed presence (RFC 6121 §4.6).
-fn directed(state: &mut Inbound, received: &Received<'_>, to: Address) {
+async fn directed(state: &mut Inbound, received: &Received<'_>, to: Address) {
     if !state.core.is_local(&to) {
         bounce(&state.session, received, StanzaError::REMOTE_SERVER_NOT_FOUND, "");
         return;
@@ -97,7 +97,7 @@ fn directed(state: &mut Inbound, received: &Received<'_>, to: Address) {
         storable: false,
         quiet: state.session.quiet,
     };
-    if blocked_between(&state.core, &outgoing.from, &outgoing.to) {
+    if blocked_between(&state.core, &outgoing.from, &outgoing.to).await {
         return;
     }
     if state.waits_for(outgoing.to.bare()) {
@@ -108,15 +108,16 @@ fn directed(state: &mut Inbound, received: &Received<'_>, to: Address) {
     }
 }
 
-/// True when either side blocks the other, as far as is known without asking the store.
-fn blocked_between(core: &Core, from: &Address, to: &Address) -> bool {
-    let known = |a: &Address| core.users.find(a.bare()).and_then(|u| u.known_profile());
-    known(from).is_some_and(|p| p.blocks(to))
-        || known(to).is_some_and(|p| p.blocks(from))
-        || match (known(from), known(to)) {
-            (Some(a), Some(b)) => a.canary != b.canary,
-            _ => false,
+/// True when either side blocks the other, when only one is a canary, or when that cannot be found out.
+async fn blocked_between(core: &Core, from: &Address, to: &Address) -> bool {
+    let (sender, receiver) = (core.users.get(from), core.users.get(to));
+    match tokio::try_join!(sender.profile(&core.store), receiver.profile(&core.store)) {
+        Ok((ours, theirs)) => ours.blocks(to) || theirs.blocks(from) || ours.canary != theirs.canary,
+        Err(error) => {
+            core.report("cannot read who blocks whom", &error);
+            true
         }
+    }
 }
 
 /// A presence stanza without `to`, given one. Stanzas are kept without, because every receiver gets its own.

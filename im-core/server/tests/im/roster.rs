@@ -123,6 +123,11 @@ async fn who_is_blocked_gets_nothing_and_learns_nothing() {
     let block =
         |name: &str| format!("<{name} xmlns='urn:xmpp:blocking'><item jid='bob@im.example'/></{name}>");
     alice.iq("set", None, &block("block")).await;
+    // At once, while nothing is remembered of what changed.
+    bob.send("<presence to='alice@im.example/a'/>").await;
+    bob.ping().await;
+    let got = alice.ping().await;
+    assert!(got.iter().all(|e| e.name != "presence"), "{got:?}");
     bob.send("<message to='alice@im.example' type='chat' id='1'><body>hi</body></message>").await;
     assert_eq!(condition(&bob.message().await), "service-unavailable");
     alice.send("<message to='bob@im.example' type='chat' id='2'><body>hi</body></message>").await;
