@@ -52,32 +52,43 @@ run_cargo() {
   return "$code"
 }
 
+# Programs that run on any Linux of this processor, where Zig is to be had; else programs for this machine only.
+compile() {
+  local log=$1 target=${CARGO_TARGET_DIR:-$cache/target} program
+  if "$root/tests/setup" portable >"$place/portable.log" 2>&1; then
+    run_cargo "$log" "$root/iso/build-programs" "$place/bin"
+    return
+  fi
+  say "Zig is not to be had here (log: $place/portable.log): the programs are built for this machine only."
+  mkdir -p "$target"
+  # Checkouts share one target folder for their dependencies; the lock covers build and copy, because the
+  # programs of all of them have the same place in it.
+  exec 7>"$target/.maxim-launcher.lock"
+  flock 7
+  (cd "$root" && CARGO_TARGET_DIR=$target run_cargo "$log" cargo build --release --locked \
+    -p maxim-ctl -p im-server -p maxim-console --bins) || return 1
+  for program in "${programs[@]}"; do
+    cp "$target/release/$program" "$place/bin/.$program.new" || return 1
+    mv -f "$place/bin/.$program.new" "$place/bin/$program" || return 1
+  done
+  exec 7>&-
+}
+
 build() {
-  local target=${CARGO_TARGET_DIR:-$cache/target} log=$place/build.log started=$SECONDS program
+  local log=$place/build.log started=$SECONDS
   "$root/tests/setup" build >&2 || exit 1
-  mkdir -p "$place/bin" "$target"
+  mkdir -p "$place/bin"
   exec 8>"$place/lock"
   flock 8 # a second call of this launcher waits for the first build, and then has nothing to do
   if stale; then
     local begun=$place/begun
     : >"$begun"
     say "Building Maxim from $root (the first time takes minutes; log: $log)"
-    # Checkouts share one target folder for their dependencies; the lock covers build and copy, because the
-    # programs of all of them have the same place in it.
-    exec 7>"$target/.maxim-launcher.lock"
-    flock 7
-    if ! (cd "$root" && CARGO_TARGET_DIR=$target run_cargo "$log" cargo build --release \
-      -p maxim-ctl -p im-server -p maxim-console --bins); then
+    if ! compile "$log"; then
       grep -E -A 12 '^error' "$log" | head -n 40 >&2 || tail -n 20 "$log" >&2
       say "Building failed. The whole output is in $log; the programs of the last good build were left alone."
       exit 1
     fi
-    for program in "${programs[@]}"; do
-      cp "$target/release/$program" "$place/bin/.$program.new" ||
-        { say "The build made no $program; see $log"; exit 1; }
-      mv -f "$place/bin/.$program.new" "$place/bin/$program"
-    done
-    exec 7>&-
     printf '%s\n' "$root" >"$place/checkout"
     mv -f "$begun" "$stamp" # dated when the build began: what changed meanwhile counts as newer
     say "Built in $((SECONDS - started)) s."

@@ -107,7 +107,7 @@ pub fn build(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildRep
     let document =
         |path: &str, bytes: Vec<u8>| Part::of_bytes(path, MemberKind::Document, path, version, &[], bytes);
     let mut parts = Vec::new();
-    for ((_, name), file) in PROGRAMS.iter().zip(&programs) {
+    for ((_, name), file) in PROGRAMS.iter().zip(&programs.paths) {
         let (path, roles): (String, &[Role]) = match *name {
             "maxim-ctl" => (MEMBER_CTL.to_owned(), &[]),
             "maxim-im" => (format!("bin/{name}"), &[Role::Im]),
@@ -158,7 +158,7 @@ pub fn build(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildRep
 fn tools(checkout: &Path) -> Result<(), BuildError> {
     let script = checkout.join("tests/setup");
     run(
-        Command::new(&script).arg("bundle").current_dir(checkout),
+        Command::new(&script).args(["portable", "bundle"]).current_dir(checkout),
         "installing what building a bundle needs",
     )?;
     Ok(())
