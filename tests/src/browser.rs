@@ -106,8 +106,21 @@ impl Browser {
 
     /// All text that the page shows.
     pub fn text(&self) -> Result<String> {
-        let script = json!({"script": "return document.body ? document.body.innerText : ''", "args": []});
-        Ok(self.command("POST", "/execute/sync", &script)?.as_str().unwrap_or_default().to_owned())
+        let text = self.evaluate("return document.body ? document.body.innerText : ''")?;
+        Ok(text.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// What a script on the page returns.
+    pub fn evaluate(&self, script: &str) -> Result<Value> {
+        self.command("POST", "/execute/sync", &json!({"script": script, "args": []}))
+    }
+
+    /// Makes the page as wide as a screen of `width` pixels, a phone's included (a window cannot be so narrow).
+    pub fn resize(&self, width: u32, height: u32) -> Result<()> {
+        let metrics =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 640});
+        let command = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics});
+        self.command("POST", "/goog/cdp/execute", &command).map(drop)
     }
 
     /// A picture of the page, as PNG.

@@ -1,9 +1,10 @@
 //! A small XMPP client for scenarios: TLS with the cluster's own CA, SCRAM-SHA-256, one-to-one messages.
 //!
-//! Steps of [`Chat::sign_in`]: connect, STARTTLS where asked for, verify the certificate against the given
-//! authority, authenticate, bind, say that we are here. It blocks, every wait has a deadline, and it shares no
-//! code with the product: a mistake in both would otherwise hide itself.
-//! It deliberately has no roster, no resumption and no tree of elements: a stanza is its text.
+//! Steps of [`Chat::sign_in`]: [`Chat::connect`] (connect, STARTTLS where asked for, verify the certificate against
+//! the given authority, authenticate, bind), then say that we are here. It blocks, every wait has a deadline, and it
+//! shares no code with the product: a mistake in both would otherwise hide itself.
+//! It deliberately has no roster, no resumption and no tree of elements: a stanza is its text. [`crate::traffic`]
+//! adds acknowledgements to it.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
@@ -13,7 +14,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,10 @@ use std::time::{Duration, Instant};
 
 /// For every single answer of the server; a sign-in costs it milliseconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+/// One look at the socket; a wait is many of them.
+const READ_LIMIT: Duration = Duration::from_millis(200);
+/// To an address that answers at all; a host without power does not.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// How the connection becomes private.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +61,18 @@ pub struct Server<'a> {
 impl Chat {
     /// Signs in as `user@domain` and sends presence, so that messages come here.
     pub fn sign_in(server: &Server<'_>, user: &str, password: &str) -> Result<Self> {
+        let mut chat = Self::connect(server, user, password)?;
+        chat.send("<presence/>")?;
+        Ok(chat)
+    }
+
+    /// Signs in as `user@domain` and binds; nobody is told, so nothing comes here yet.
+    pub fn connect(server: &Server<'_>, user: &str, password: &str) -> Result<Self> {
         let Server { at, tls, domain, authority } = *server;
-        let mut socket = TcpStream::connect(at).with_context(|| format!("connect to {at}"))?;
-        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+        let address = at.to_socket_addrs()?.next().with_context(|| format!("{at} is no address"))?;
+        let mut socket = TcpStream::connect_timeout(&address, CONNECT_LIMIT)
+            .with_context(|| format!("connect to {at}"))?;
+        socket.set_read_timeout(Some(READ_LIMIT))?;
         socket.set_nodelay(true)?;
         let header = format!(
             "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
@@ -109,7 +123,6 @@ impl Chat {
         between(&bound, "<jid>", "</jid>")
             .with_context(|| format!("no address: {bound}"))?
             .clone_into(&mut chat.address);
-        chat.send("<presence/>")?;
         Ok(chat)
     }
 
@@ -227,6 +240,16 @@ impl Chat {
         }
     }
 
+    /// The next stanza if one comes within `limit`.
+    pub fn poll(&mut self, limit: Duration) -> Result<Option<String>> {
+        if first_child(&self.buffer).is_none() {
+            self.stream.sock.set_read_timeout(Some(limit.max(Duration::from_millis(1))))?;
+        }
+        let stanza = next_within(&mut self.stream, &mut self.buffer, "a stanza", limit);
+        self.stream.sock.set_read_timeout(Some(READ_LIMIT))?;
+        stanza
+    }
+
     fn next(&mut self, what: &str) -> Result<String> {
         next(&mut self.stream, &mut self.buffer, what, ANSWER_LIMIT)
     }
@@ -236,8 +259,19 @@ fn uuid_like() -> String {
     hex::encode(rand::random::<[u8; 8]>())
 }
 
-/// Reads until one whole child of the stream is there.
+/// Reads until one whole child of the stream is there; none within `limit` is an error.
 fn next(stream: &mut impl Read, buffer: &mut String, what: &str, limit: Duration) -> Result<String> {
+    next_within(stream, buffer, what, limit)?
+        .with_context(|| format!("waited {limit:?} for {what}; so far: {buffer}"))
+}
+
+/// Reads until one whole child of the stream is there, or the time is over.
+fn next_within(
+    stream: &mut impl Read,
+    buffer: &mut String,
+    what: &str,
+    limit: Duration,
+) -> Result<Option<String>> {
     let deadline = Instant::now() + limit;
     let mut bytes = [0; 8192];
     let mut pending = Vec::new();
@@ -249,10 +283,17 @@ fn next(stream: &mut impl Read, buffer: &mut String, what: &str, limit: Duration
             if stanza.starts_with("<stream:error") {
                 bail!("the stream was ended: {stanza}");
             }
-            return Ok(stanza);
+            return Ok(Some(stanza));
         }
         if Instant::now() >= deadline {
-            bail!("waited {limit:?} for {what}; so far: {buffer}");
+            // What was cut in the middle of a character is waited for a little longer: it cannot be put back.
+            if pending.is_empty() {
+                return Ok(None);
+            }
+            ensure!(
+                Instant::now() < deadline + ANSWER_LIMIT,
+                "half a character came while waiting for {what}"
+            );
         }
         match stream.read(&mut bytes) {
             Ok(0) => bail!("the server closed the connection before {what}; so far: {buffer}"),
@@ -326,14 +367,14 @@ fn first_child(text: &str) -> Option<usize> {
 }
 
 /// The text between two marks.
-fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+pub(crate) fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
     let from = text.find(start)? + start.len();
     let to = from + text[from..].find(end)?;
     Some(&text[from..to])
 }
 
 /// An attribute of the outermost element.
-fn attribute<'a>(stanza: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn attribute<'a>(stanza: &'a str, name: &str) -> Option<&'a str> {
     let tag = &stanza[..stanza.find('>')?];
     ['\'', '"'].into_iter().find_map(|quote| between(tag, &format!(" {name}={quote}"), &quote.to_string()))
 }

@@ -8,18 +8,28 @@
     reason = "a test that cannot go on fails there and then; what it prints is shown when it fails"
 )]
 
+#[path = "e2e/builds.rs"]
+mod builds;
 #[path = "e2e/bundles.rs"]
 mod bundles;
 #[path = "e2e/clients.rs"]
 mod clients;
 #[path = "e2e/cluster.rs"]
 mod cluster;
+#[path = "e2e/delivery.rs"]
+mod delivery;
+#[path = "e2e/demonstration.rs"]
+mod demonstration;
 #[path = "e2e/embedded.rs"]
 mod embedded;
 #[path = "e2e/harness.rs"]
 mod harness;
 #[path = "e2e/interruptions.rs"]
 mod interruptions;
+#[path = "e2e/operations.rs"]
+mod operations;
+#[path = "e2e/people.rs"]
+mod people;
 #[path = "e2e/product.rs"]
 mod product;
 #[path = "e2e/project.rs"]

@@ -214,6 +214,11 @@ impl Host {
         run(Command::new("chmod").arg(mode).arg(self.root().join(to.trim_start_matches('/')))).map(drop)
     }
 
+    /// Bytes that the network has brought it since it was made, counted on its cable.
+    pub fn received_bytes(&self) -> Result<u64> {
+        self.bridge.bytes_to(self.last)
+    }
+
     /// Pulls its network cable. It runs on, and nobody hears it.
     pub fn cut_off(&self) -> Result<()> {
         self.bridge.set_cable(self.last, false)
@@ -264,14 +269,32 @@ impl Host {
         Snapshot::of_overlay(&self.base, &self.folder.join("upper"))
     }
 
-    /// Its running units, open listeners, and settings under `/proc/sys/net`, one on each line: what a file
-    /// tree does not show. Compare two of them.
+    /// What a file tree does not show, one fact on each line: units and what is enabled, open listeners, users and
+    /// groups, kernel settings, and the firewall. Compare two of them.
     pub fn live_state(&self) -> Result<String> {
-        self.sh("systemctl list-units --all --plain --no-legend --type=service,socket,timer,target,path,mount \
+        let inside = self.sh(
+            "systemctl list-units --all --plain --no-legend --type=service,socket,timer,target,path,mount \
              | awk '{print \"unit\", $1, $3, $4}' | grep -vE 'unit (ssh@|user|session|systemd-tmpfiles|run-user)' | sort; \
+             systemctl list-unit-files --plain --no-legend | awk '{print \"unit file\", $1, $2}' | sort; \
              ss -Hlntu | awk '{print \"listens\", $1, $5}' | sort; \
-             id=$(cut -d: -f1 /etc/passwd | sort | tr '\\n' ' '); echo \"users $id\"; \
-             grep -rs . /proc/sys/net/core/somaxconn /proc/sys/net/ipv4 2>/dev/null | sed 's/^/sysctl /' | sort")
+             ss -Hlx | awk '{print \"listens\", $1, $5}' | grep -v ' /run/user/' | sort -u; \
+             sort /etc/passwd | sed 's/^/user /'; sort /etc/group | sed 's/^/group /'; \
+             cut -d: -f1 /etc/shadow | sort | sed 's/^/shadow /'; \
+             grep -rsHI . /proc/sys/net /proc/sys/vm /proc/sys/fs /proc/sys/kernel 2>/dev/null \
+             | grep -vE '^/proc/sys/(fs/(file-nr|inode-(nr|state)|dentry-state|aio-nr|quota/)|kernel/(random/|ns_last_pid|pty/nr|perf_|sched_)|net/netfilter/nf_conntrack_count)' \
+             | sed 's/^/sysctl /' | sort",
+        )?;
+        // The host has no such tool, its namespace is this machine's to look into.
+        let firewall = run(Command::new("ip").args([
+            "netns",
+            "exec",
+            &self.bridge.namespace(self.name()),
+            "nft",
+            "list",
+            "ruleset",
+        ]))
+        .context("list the firewall's rules (tests/setup hosts installs nft)")?;
+        Ok(format!("{inside}firewall:\n{firewall}"))
     }
 
     /// Occupies a TCP port with a process that has nothing to do with Maxim; gives its name.

@@ -20,6 +20,7 @@ mod host;
 mod network;
 mod snapshot;
 mod testbed;
+pub mod watch;
 
 pub use base::{Release, SUDO_PASSWORD, USER_SUDO_FREE, USER_SUDO_PASSWORD};
 pub use host::{Host, Output};

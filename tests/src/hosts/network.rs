@@ -66,6 +66,14 @@ impl Bridge {
         Ok(())
     }
 
+    /// Bytes that went through the cable towards the host since it was laid.
+    pub fn bytes_to(&self, last: u8) -> Result<u64> {
+        // What this end sends, that end receives.
+        let path = format!("/sys/class/net/{}/statistics/tx_bytes", self.cable(last));
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        text.trim().parse().with_context(|| format!("{path}: {text}"))
+    }
+
     /// Pulls the cable of a host out of the bridge, or puts it back. Addresses and routes stay.
     pub fn set_cable(&self, last: u8, connected: bool) -> Result<()> {
         let state = if connected { "up" } else { "down" };

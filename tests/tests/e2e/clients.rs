@@ -2,15 +2,11 @@
 //! chat in a real browser.
 
 use crate::embedded::Deployment;
+use crate::people::{PATIENCE, terminal_and_browser};
 use crate::product::{checkout, first_account, sign_in};
-use maxim_tests::browser::Browser;
 use maxim_tests::chat::{Chat, Tls};
-use maxim_tests::hosts::{cache, wait_for};
-use std::path::PathBuf;
+use maxim_tests::hosts::cache;
 use std::process::{Command, Stdio};
-use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A second account, and the first one signed in.
 fn admin_and_bob(deployment: &Deployment) -> (Chat, String) {
@@ -60,99 +56,17 @@ fn slixmpp_chats() {
     deployment.person.run(&deployment.with_root(&["uninstall", "--purge", "--yes"])).ok();
 }
 
-/// A terminal that a test types into and reads.
-struct Terminal {
-    socket: PathBuf,
-}
-
-impl Terminal {
-    fn run(deployment: &Deployment, program: &str) -> Self {
-        let home = deployment.person.home();
-        let terminal = Self { socket: home.join("tmux") };
-        let status = terminal
-            .tmux()
-            .args(["-f", "/dev/null", "new-session", "-d", "-x", "160", "-y", "50", program])
-            .env("HOME", home)
-            .env("LC_ALL", "C.UTF-8")
-            .env("TERM", "xterm-256color")
-            .env_remove("XDG_CONFIG_HOME")
-            .env_remove("XDG_DATA_HOME")
-            .status()
-            .unwrap();
-        assert!(status.success());
-        terminal
-    }
-
-    fn tmux(&self) -> Command {
-        let mut command = Command::new("tmux");
-        command.arg("-S").arg(&self.socket);
-        command
-    }
-
-    fn enter(&self, text: &str) {
-        assert!(self.tmux().args(["send-keys", "-l", text]).status().unwrap().success());
-        assert!(self.tmux().args(["send-keys", "Enter"]).status().unwrap().success());
-    }
-
-    fn screen(&self) -> String {
-        let output = self.tmux().args(["capture-pane", "-p", "-S", "-200"]).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    #[track_caller]
-    fn shows(&self, text: &str) {
-        let seen = wait_for(text, PATIENCE, || self.screen().contains(text).then_some(()));
-        assert!(seen.is_ok(), "the terminal does not show '{text}':\n{}", self.screen());
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        self.tmux().args(["kill-server"]).status().ok();
-    }
-}
-
-/// Profanity, signed in as bob.
-fn profanity(deployment: &Deployment) -> Terminal {
-    let terminal = Terminal::run(deployment, "profanity");
-    terminal.shows("Profanity");
-    let at = deployment.endpoint("xmpp");
-    let (host, port) = at.rsplit_once(':').unwrap();
-    terminal.enter(&format!("/connect bob@localhost server {host} port {port} tls trust"));
-    terminal.shows("Enter password");
-    terminal.enter("correct-horse");
-    terminal.shows("logged in successfully");
-    terminal
-}
-
 #[test]
 fn profanity_and_a_browser_chat_with_each_other() {
     let deployment = Deployment::install();
     let (admin, address) = admin_and_bob(&deployment);
     admin.leave().unwrap();
     let (_, password) = first_account(&deployment.result);
-
-    let browser = Browser::start().unwrap();
-    browser.open(&deployment.endpoint("web")).unwrap();
-    browser.wait_for("input[name=jid]", PATIENCE).unwrap();
-    browser.type_into("input[name=jid]", &address).unwrap();
-    browser.type_into("input[name=password]", &password).unwrap();
-    browser.click("form#converse-login [type=submit]").unwrap();
-    browser.wait_for("converse-roster, #converse-roster", PATIENCE).unwrap();
-
-    let terminal = profanity(&deployment);
-    terminal.enter(&format!("/msg {address} good morning from a terminal"));
-    // The roster shows who wrote; a click opens the conversation.
-    browser.wait_for("a.open-chat.unread-msgs[data-jid='bob@localhost']", PATIENCE).unwrap();
-    browser.click("a.open-chat[data-jid='bob@localhost']").unwrap();
-    browser.wait_for_text("good morning from a terminal", PATIENCE).unwrap();
-    browser.wait_for("textarea.chat-textarea", PATIENCE).unwrap();
-    browser.type_into("textarea.chat-textarea", "good morning from a browser\n").unwrap();
-    terminal.shows("good morning from a browser");
-    if let Some(folder) = std::env::var_os("MAXIM_TEST_LOGS") {
-        browser.screenshot(&PathBuf::from(folder).join("chat.png")).unwrap();
-    }
-    drop(terminal);
-    drop(browser);
+    terminal_and_browser(
+        deployment.person.home(),
+        (&deployment.endpoint("xmpp"), "bob@localhost", "correct-horse"),
+        (&deployment.endpoint("web"), &address, &password),
+        "embedded-chat",
+    );
     deployment.person.run(&deployment.with_root(&["uninstall", "--purge", "--yes"])).ok();
 }

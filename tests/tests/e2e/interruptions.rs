@@ -3,11 +3,12 @@
 use crate::cluster::{Cluster, is_well};
 use crate::product::{Outcome, Person, install_arguments};
 use maxim_tests::hosts::wait_for;
+use maxim_tests::hosts::watch::agents;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, ChildStdout};
+use std::process::{Child, ChildStdout, Command};
 use std::time::{Duration, Instant};
 
 /// How many moments are looked at when all are: spread evenly over the events of an install.
@@ -169,14 +170,29 @@ fn of_two_installs_at_once_the_second_names_the_first() {
     assert!(is_well(&first.end().ok().result()));
 }
 
+/// Leaves the lock of an install of which nothing is alive any more, neither here nor on the host. Gives the process
+/// number of the owner.
+pub fn leave_a_lock(cluster: &Cluster) -> String {
+    let mut first = Running::install(&cluster.person, &cluster.file);
+    // A task that takes its time.
+    let begun = |event: &Value| event["event"] == "task_started" && event["step"] == "mariadb/service";
+    assert!(first.until(|seen| seen.last().is_some_and(begun)));
+    let owner = first.child.id().to_string();
+    // The cable goes first, so that the agent does not see the owner's end and lets nothing go.
+    cluster.testbed.host("solo").cut_off().unwrap();
+    let agents = agents(cluster.testbed.folder(), "solo");
+    assert!(!agents.is_empty(), "an agent works on the host");
+    first.kill();
+    for agent in agents {
+        assert!(Command::new("kill").args(["-KILL", &agent.to_string()]).status().unwrap().success());
+    }
+    cluster.testbed.host("solo").reconnect().unwrap();
+    owner
+}
+
 #[test]
 fn an_owner_that_died_is_taken_over_when_its_lease_expires() {
     let cluster = Cluster::of_one();
-    let mut first = Running::install(&cluster.person, &cluster.file);
-    assert!(first.until(|seen| seen.last().is_some_and(|event| event["event"] == "task_started")));
-    // The agent on the host must not see its end either: the cable goes first.
-    cluster.testbed.host("solo").cut_off().unwrap();
-    first.kill();
-    cluster.testbed.host("solo").reconnect().unwrap();
+    leave_a_lock(&cluster);
     assert!(is_well(&install_when_free(&cluster).ok().result()));
 }

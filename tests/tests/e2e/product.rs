@@ -212,6 +212,20 @@ pub fn first_account(result: &Value) -> (String, String) {
     (field("address"), field("password"))
 }
 
+/// URL, user and first password of the console, from the same file.
+#[track_caller]
+pub fn console_account(result: &Value) -> (String, String, String) {
+    let text = fs::read_to_string(result["account"]["path"].as_str().unwrap()).unwrap();
+    let field = |name: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+        found.unwrap_or_else(|| panic!("the file of the first account has no '{name}'")).to_owned()
+    };
+    let urls = field("console");
+    let url = urls.split(' ').next().unwrap().to_owned();
+    assert!(result["endpoints"]["console"].as_array().unwrap().contains(&Value::from(url.as_str())));
+    (url, field("console user"), field("console password"))
+}
+
 impl Drop for Person {
     /// An embedded deployment of a test that failed half way must not run on.
     fn drop(&mut self) {
@@ -271,13 +285,29 @@ pub fn install_arguments(file: &str) -> Vec<String> {
     arguments.into_iter().map(str::to_owned).collect()
 }
 
-/// Signs in with the certificate authority that `ca export` gives.
+/// `--bundle` and `--trust-key` of the bundle of this checkout, after other arguments.
+pub fn delivered<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    static PATHS: OnceLock<(String, String)> = OnceLock::new();
+    let (path, key) = PATHS.get_or_init(|| {
+        (bundle().to_str().unwrap().to_owned(), key_of(bundle()).to_str().unwrap().to_owned())
+    });
+    [arguments, &["--bundle", path, "--trust-key", key]].concat()
+}
+
+/// Writes the certificate authority of a cluster, as `ca export` gives it, into the home of a person.
 #[track_caller]
-pub fn sign_in(person: &Person, at: &str, tls: Tls, address: &str, password: &str, cluster: &[&str]) -> Chat {
+pub fn authority(person: &Person, cluster: &[&str]) -> PathBuf {
     let authority = person.home().join("ca.pem");
     let mut arguments = vec!["ca", "export", "-o", authority.to_str().unwrap()];
     arguments.extend(cluster);
     person.run(&arguments).ok();
+    authority
+}
+
+/// Signs in with the certificate authority that `ca export` gives.
+#[track_caller]
+pub fn sign_in(person: &Person, at: &str, tls: Tls, address: &str, password: &str, cluster: &[&str]) -> Chat {
+    let authority = authority(person, cluster);
     let (user, domain) = address.split_once('@').unwrap();
     Chat::sign_in(&Server { at, tls, domain, authority: &authority }, user, password).unwrap()
 }

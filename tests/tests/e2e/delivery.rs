@@ -1,0 +1,149 @@
+//! Messages on their way while a part of a deployed cluster dies: whatever the server acknowledged arrives.
+//!
+//! [`Load`] is one sender and one receiver with books; scenarios kill something under it, wait until all is well, and
+//! compare. A message may come twice after a crash; none may be missing.
+
+use crate::cluster::{Cluster, DOMAIN};
+use crate::product::authority;
+use maxim_tests::chat::{Chat, Server, Tls};
+use maxim_tests::hosts::wait_for;
+use maxim_tests::traffic::{Open, Receiver, Sender, archived};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const PASSWORD: &str = "carries messages";
+
+/// One sender and one receiver of a cluster.
+pub struct Load {
+    name: String,
+    managed: bool,
+    authority: PathBuf,
+    sender: Sender,
+    receiver: Receiver,
+}
+
+/// Connections of an account to the first of these addresses that lets it in.
+fn opener(at: &[&str], user: &str, authority: PathBuf) -> Open {
+    let at: Vec<_> = at.iter().map(|&one| one.to_owned()).collect();
+    let user = user.to_owned();
+    Box::new(move || {
+        let mut last = anyhow::anyhow!("there is no address");
+        for one in &at {
+            let server = Server { at: one, tls: Tls::Start, domain: DOMAIN, authority: &authority };
+            match Chat::connect(&server, &user, PASSWORD) {
+                Ok(chat) => return Ok(chat),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    })
+}
+
+impl Load {
+    /// Makes two accounts and lets one write to the other all the time. Each signs in at the first of its addresses
+    /// that lets it in, again and again. `managed`: the receiver acknowledges.
+    pub fn start(cluster: &Cluster, name: &str, managed: bool, from: &[&str], to: &[&str]) -> Self {
+        let authority = authority(&cluster.person, &["-f", &cluster.file]);
+        let (writer, reader) = (format!("{name}-writer"), format!("{name}-reader"));
+        cluster.add_user(&writer, PASSWORD);
+        let address = cluster.add_user(&reader, PASSWORD);
+        let receiver = Receiver::start(managed, opener(to, &reader, authority.clone()));
+        let sender = Sender::start(&address, name, opener(from, &writer, authority.clone()));
+        let load = Self { name: name.to_owned(), managed, authority, sender, receiver };
+        load.goes_on(50);
+        load
+    }
+
+    /// Waits until `more` further messages were acknowledged and some arrived.
+    #[track_caller]
+    pub fn goes_on(&self, more: usize) {
+        let (sent, got) = (self.sender.acknowledged() + more, self.receiver.count() + more / 4);
+        let goes = wait_for("traffic to go on", Duration::from_secs(90), || {
+            (self.sender.acknowledged() >= sent && self.receiver.count() >= got).then_some(())
+        });
+        let (is_sent, is_got) = (self.sender.acknowledged(), self.receiver.count());
+        assert!(goes.is_ok(), "{}: {is_sent} of {sent} acknowledged, {is_got} of {got} came", self.name);
+    }
+
+    /// Ends both, and holds the books against each other: all that was acknowledged arrived, or (when the receiver
+    /// does not acknowledge, so that nobody can know what it read) is at least in its archive.
+    #[track_caller]
+    pub fn end_with_nothing_lost(self, at: &str) {
+        let sent = self.sender.end().unwrap();
+        assert!(!sent.acknowledged.is_empty());
+        // What is still on its way, or waits for another session, comes.
+        let goal = sent.acknowledged.len();
+        wait_for("the last messages", Duration::from_secs(20), || {
+            (self.receiver.count() >= goal).then_some(())
+        })
+        .ok();
+        let mut got = self.receiver.end().unwrap();
+        // And what was kept for the next session.
+        let reader = format!("{}-reader", self.name);
+        let late = Receiver::start(self.managed, opener(&[at], &reader, self.authority.clone()));
+        let before: BTreeSet<_> = got.bodies.keys().cloned().collect();
+        let missing = |late: &BTreeSet<String>| {
+            sent.acknowledged.iter().filter(|one| !before.contains(*one) && !late.contains(*one)).count()
+        };
+        let wanted = missing(&BTreeSet::new());
+        wait_for("what was kept", Duration::from_secs(5), || {
+            (wanted > 0 && late.count() >= wanted).then_some(())
+        })
+        .ok();
+        for (body, times) in late.end().unwrap().bodies {
+            *got.bodies.entry(body).or_default() += times;
+        }
+        let lost: Vec<_> = sent.acknowledged.iter().filter(|body| !got.bodies.contains_key(*body)).collect();
+        let mut chat = opener(&[at], &reader, self.authority.clone())().unwrap();
+        let archive = archived(&mut chat).unwrap();
+        let gone: Vec<_> = lost.iter().filter(|body| !archive.contains(**body)).collect();
+        let doubled = got.bodies.values().filter(|times| **times > 1).count();
+        println!(
+            "{}: {} acknowledged, {} refused, {} untold, {} signed in again; {} came ({doubled} twice), {} only in \
+             the archive, {} gone",
+            self.name,
+            sent.acknowledged.len(),
+            sent.refused.len(),
+            sent.unknown.len(),
+            sent.connections + got.connections - 2,
+            got.bodies.len(),
+            lost.len() - gone.len(),
+            gone.len()
+        );
+        assert!(gone.is_empty(), "{}: acknowledged and gone: {gone:?}", self.name);
+        if self.managed {
+            assert!(lost.is_empty(), "{}: acknowledged and never delivered: {lost:?}", self.name);
+        }
+    }
+}
+
+/// Kills each of these services some times under traffic to one receiver that acknowledges and one that does not.
+pub fn survives_kills(cluster: &Cluster, at: &str, services: &[(&str, &str)], word: &str) {
+    for (host, service) in services {
+        let short = service.trim_start_matches("maxim-");
+        let loads = [(true, "managed"), (false, "plain")].map(|(managed, kind)| {
+            Load::start(cluster, &format!("{word}-{short}-{kind}"), managed, &[at], &[at])
+        });
+        for _ in 0..3 {
+            for load in &loads {
+                load.goes_on(rand::random_range(50..250));
+            }
+            let main = format!("systemctl show -p MainPID --value {service}");
+            let before = cluster.testbed.host(host).sh(&main).unwrap();
+            cluster.testbed.host(host).sh(&format!("systemctl kill -s KILL {service}")).unwrap();
+            wait_for("another process", Duration::from_secs(60), || {
+                let now = cluster.testbed.host(host).sh(&main).ok()?;
+                (now != before && now.trim() != "0").then_some(())
+            })
+            .unwrap();
+        }
+        for load in &loads {
+            load.goes_on(50);
+        }
+        cluster.wait_well();
+        for load in loads {
+            load.end_with_nothing_lost(at);
+        }
+    }
+}
