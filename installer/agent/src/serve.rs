@@ -31,10 +31,23 @@ const FILE_BOUND: u64 = 1 << 20;
 /// Patience with an HTTP exchange. Adding an account costs a key derivation and a synced write, no more.
 const HTTP_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Becomes an agent that may change things; returns only why that was not possible.
+type Promotion = fn() -> std::io::Error;
+
 /// Serves on the process's own standard streams until the input ends. An engine that goes in the middle of an apply
-/// (interrupted, killed, cut off) is noticed after the task in hand: nothing more is begun.
-pub fn serve_standard(access: Access) -> Result<()> {
-    serve_link(access, Link::new(std::io::stdin(), std::io::stdout()).watching(input_ended))
+/// (interrupted, killed, cut off) is noticed after the task in hand: nothing more is begun. A `promotable` one becomes
+/// an agent that may change things when it is asked to.
+pub fn serve_standard(access: Access, promotable: bool) -> Result<()> {
+    let link = Link::new(std::io::stdin(), std::io::stdout()).watching(input_ended);
+    let promotion: Option<Promotion> =
+        (promotable && access == Access::ReadOnly).then_some(promote as Promotion);
+    serve_link(access, promotion, link)
+}
+
+/// Runs the very file that runs already (which was hashed before it was started) as a full agent, in this process.
+fn promote() -> std::io::Error {
+    use std::os::unix::process::CommandExt as _;
+    std::process::Command::new("/proc/self/exe").arg("agent").exec()
 }
 
 fn input_ended() -> bool {
@@ -45,11 +58,15 @@ fn input_ended() -> bool {
 
 /// Serves until the input ends, on any streams.
 pub fn serve(access: Access, input: impl Read, output: impl Write) -> Result<()> {
-    serve_link(access, Link::new(input, output))
+    serve_link(access, None, Link::new(input, output))
 }
 
-fn serve_link(access: Access, mut link: Link<impl Read, impl Write>) -> Result<()> {
-    let server = Server { access, scope: Scope::default(), lease: None, listeners: None };
+fn serve_link(
+    access: Access,
+    promotion: Option<Promotion>,
+    mut link: Link<impl Read, impl Write>,
+) -> Result<()> {
+    let server = Server { access, promotion, scope: Scope::default(), lease: None, listeners: None };
     // Locked while a request is worked on; the signal thread takes it before it ends the process.
     let server = Arc::new(Mutex::new(server));
     let signals = watch_signals(Arc::clone(&server));
@@ -112,6 +129,8 @@ pub fn mutates(request: &Request) -> bool {
         Request::Http { method, .. } => method != "GET" && method != "HEAD",
         // Removes the agent's own copy, which is what a refused host is owed.
         Request::RemoveSelf
+        // Changes nothing itself, and is granted only to an agent that was started for it.
+        | Request::Promote
         | Request::Hello
         | Request::Scope { .. }
         | Request::Facts(_)
@@ -150,6 +169,7 @@ fn refusal(access: Access, request: &Request) -> Option<&'static str> {
 
 struct Server {
     access: Access,
+    promotion: Option<Promotion>,
     scope: Scope,
     lease: Option<Lease>,
     listeners: Option<Listeners>,
@@ -173,6 +193,7 @@ fn step(request: &Request) -> &'static str {
         Request::Canary(_) => "canary",
         Request::Logs { .. } => "logs",
         Request::ReadFile { .. } => "read-file",
+        Request::Promote => "promote",
         Request::RemoveSelf => "remove-self",
     }
 }
@@ -181,6 +202,15 @@ impl Server {
     /// Answers one request. Only trouble with the link itself is an error of this function.
     fn answer(&mut self, request: Request, link: &mut Link<impl Read, impl Write>) -> Result<()> {
         let step = step(&request);
+        if let (Request::Promote, Some(promotion)) = (&request, self.promotion) {
+            self.listeners = None;
+            link.reply(&Reply::Done)?;
+            // Only when that fails anything follows; then this is still the read-only agent, and says so.
+            let error = promotion();
+            return Err(Failure::Wire(format!(
+                "the agent could not go on as one that may change things: {error}"
+            )));
+        }
         if self.listeners.is_some() && !matches!(request, Request::Connect { .. }) {
             self.listeners = None;
         }
@@ -277,6 +307,12 @@ impl Server {
             Request::RemoveSelf => {
                 crate::remove_self::remove_self(&self.scope)?;
                 return Ok(());
+            }
+            Request::Promote => {
+                return Err(Failure::refused(
+                    "this agent was not started to be promoted",
+                    "this is an error in the engine, please report it; nothing was changed",
+                ));
             }
             Request::Check { .. } | Request::Apply { .. } => {
                 return Err(Failure::Invalid("tasks are worked on elsewhere".into()));

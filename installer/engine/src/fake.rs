@@ -103,20 +103,22 @@ struct FakeHost {
 }
 
 impl Connected for FakeHost {
-    fn agent(&mut self, access: Access) -> Result<Agent, EngineError> {
+    fn agent(&mut self, mode: crate::remote::Mode) -> Result<Agent, EngineError> {
         let (near, far) = UnixStream::pair().unwrap();
         let agent = FakeAgent {
             host: self.host.clone(),
             topology: self.topology.clone(),
-            access,
+            access: mode.access(),
+            promotable: mode == crate::remote::Mode::LookThenChange,
             state: Arc::clone(&self.state),
             order: Arc::clone(&self.order),
         };
         std::thread::spawn(move || agent.serve(far));
+
         Agent::greet(
             &self.host.name,
             Box::new(Near(near)),
-            access,
+            mode.access(),
             self.cancel.clone(),
             Duration::from_secs(5),
         )
@@ -155,18 +157,22 @@ struct FakeAgent {
     host: Host,
     topology: Topology,
     access: Access,
+    promotable: bool,
     state: Arc<Mutex<HostState>>,
     order: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeAgent {
-    fn serve(self, stream: UnixStream) {
+    fn serve(mut self, stream: UnixStream) {
         let mut input = BufReader::new(stream.try_clone().unwrap());
         let mut output = stream;
         let mut line = String::new();
         while matches!(input.read_line(&mut line), Ok(count) if count > 0) {
             let request: Request = serde_json::from_str(&line).unwrap();
             line.clear();
+            if request == Request::Promote && self.promotable {
+                self.access = Access::Full;
+            }
             if !self.answer(request, &mut output) {
                 return;
             }

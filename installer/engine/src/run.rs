@@ -6,8 +6,8 @@ use crate::error::EngineError;
 use crate::events::{Emitter, EventSink};
 use crate::journal::{Journal, run_name};
 use crate::remote::local::Local;
-use crate::remote::ssh::{Means, Program, SshHost};
-use crate::remote::{Agent, Connected};
+use crate::remote::ssh::{Means, Programs, SshHost};
+use crate::remote::{Agent, Connected, Mode};
 use maxim_model::event::EventKind;
 use maxim_model::facts::Facts;
 use maxim_model::names::Profile;
@@ -28,6 +28,8 @@ pub(crate) trait Connector: Send + Sync {
 pub(crate) struct Run<'a> {
     pub context: &'a Context,
     pub emitter: Emitter,
+    /// Whether it may come to change things on hosts.
+    writes: bool,
     connector: Arc<dyn Connector>,
     artefacts: OnceLock<Artefacts>,
 }
@@ -72,12 +74,17 @@ impl<'a> Run<'a> {
             cluster: context.topology.name.clone(),
             profile: context.topology.profile.name().into(),
         });
-        Ok(Self { context, emitter, connector, artefacts: OnceLock::new() })
+        Ok(Self { context, emitter, writes: journal, connector, artefacts: OnceLock::new() })
     }
 
     /// Connects to one host.
     pub fn connect(&self, host: &Host) -> Result<Box<dyn Connected>, EngineError> {
         self.connector.connect(host)
+    }
+
+    /// What the first agent of a host is started for.
+    pub fn first_mode(&self) -> Mode {
+        if self.writes { Mode::LookThenChange } else { Mode::Look }
     }
 
     /// What can be put on hosts. Programs of a checkout are hashed for it, once in a run.
@@ -154,8 +161,10 @@ struct RealConnector {
 
 impl RealConnector {
     fn new(context: &Context) -> Self {
+        // Unreadable or none: then hosts get the running program.
+        let installed = context.state.installed().ok().flatten().and_then(|installed| installed.agent);
         let means = Means {
-            program: Program::new(context.program.clone()),
+            programs: Programs::choose(&context.delivery, installed, context.program.clone()),
             access: context.access.clone(),
             ask: Arc::clone(&context.ask),
             state: context.state.clone(),
@@ -165,7 +174,7 @@ impl RealConnector {
         let means = Arc::new(means);
         if context.topology.hosts.iter().any(|host| matches!(host.connection, Connection::Ssh(_))) {
             let early = Arc::clone(&means);
-            std::thread::spawn(move || early.program.hash_early());
+            std::thread::spawn(move || early.programs.hash_early());
         }
         Self { context: context.clone(), means }
     }

@@ -23,6 +23,8 @@ pub fn host(name: &str, address: &str, roles: &[Role]) -> Host {
             password_file: String::new(),
             known_hosts: KnownHosts::Strict,
             jump: String::new(),
+            jump_key: String::new(),
+            jump_password_file: String::new(),
         }),
     }
 }

@@ -35,6 +35,20 @@ pub struct Installed {
     /// The first account was made.
     #[serde(default)]
     pub account_created: bool,
+    /// The agent's program that hosts have.
+    #[serde(default)]
+    pub agent: Option<AgentProgram>,
+}
+
+/// The program that hosts have as the agent's copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentProgram {
+    /// Its version.
+    pub version: String,
+    /// SHA-256, hex.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// Held while an action changes a cluster from this control host; released on drop and by the death of the process.

@@ -12,7 +12,7 @@ use crate::task::{Change, ServiceManager, Task};
 use serde::{Deserialize, Serialize};
 
 /// Version of the protocol; both ends are the same binary, so any difference is refused.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
 
 /// What an agent may do, fixed when it is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +130,9 @@ pub enum Request {
         /// Absolute path.
         path: String,
     },
+    /// Go on as an agent that may change things. Granted only to a read-only agent that was started for it: after
+    /// `Done` it becomes a fresh one, run from the very program that runs already, and is greeted anew.
+    Promote,
     /// Remove the agent's own copy and folders of ours that are empty (a refused fresh host). Nothing else.
     RemoveSelf,
 }

@@ -5,7 +5,7 @@ use maxim_model::Secret;
 use maxim_model::facts::FactsQuery;
 use maxim_model::names::Stage;
 use maxim_model::task::{BinaryTask, Change, FileTask, ImageTask, ServiceManager, Task, TaskKind};
-use maxim_model::wire::{Access, CanaryRequest, Reply, Request, ServiceAction};
+use maxim_model::wire::{Access, CanaryRequest, Reply, Request, ServiceAction, WIRE_VERSION};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::Read;
@@ -165,7 +165,7 @@ fn an_install_in_small_and_a_second_run_that_changes_nothing() {
         .content(&archive)
         .ask(&Request::Facts(FactsQuery::default()))
         .run(Access::Full);
-    assert!(matches!(&replies[0], Reply::Hello { wire: 1, access: Access::Full, .. }));
+    assert!(matches!(&replies[0], Reply::Hello { wire: WIRE_VERSION, access: Access::Full, .. }));
     let planned =
         replies.iter().filter(|r| matches!(r, Reply::Checked { change: Change::Create { .. }, .. })).count();
     assert_eq!(planned, 3, "{replies:?}");
@@ -247,6 +247,22 @@ fn a_read_only_agent_changes_nothing() {
 }
 
 #[test]
+fn only_an_agent_that_was_started_for_it_is_promoted() {
+    let refused = Input::default().ask(&Request::Promote).ask(&Request::Hello).run(Access::ReadOnly);
+    assert!(matches!(&refused[0], Reply::Error(error) if error.cause.contains("not started to be promoted")));
+    assert!(matches!(refused[1], Reply::Hello { access: Access::ReadOnly, .. }));
+
+    let input = Input::default().ask(&Request::Promote).ask(&Request::Hello);
+    let mut output = Vec::new();
+    let promotion: super::Promotion = || std::io::Error::other("promoted");
+    let ended =
+        super::serve_link(Access::ReadOnly, Some(promotion), super::Link::new(&input.0[..], &mut output));
+    assert!(ended.unwrap_err().to_string().contains("promoted"));
+    // Nothing is answered after `Done`: what follows is for the agent that comes in its place.
+    assert_eq!(String::from_utf8(output).unwrap().lines().count(), 1);
+}
+
+#[test]
 fn an_agent_for_a_console_shows_facts_services_and_health_and_no_file() {
     let place = Place::new();
     std::fs::create_dir_all(place.root()).unwrap();
@@ -268,6 +284,7 @@ fn an_agent_for_a_console_shows_facts_services_and_health_and_no_file() {
         get("tcp:10.0.0.1:80"),
         Request::LockOwner,
         Request::RemoveSelf,
+        Request::Promote,
     ];
     let mut input = Input::default().ask(&place.scope());
     for request in &denied {

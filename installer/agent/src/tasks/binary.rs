@@ -26,6 +26,14 @@ pub fn digest(path: &Path) -> Result<String> {
     }
 }
 
+/// The running program, when it is the one that is wanted: it need not be sent a second time.
+fn own_program(task: &BinaryTask) -> Option<File> {
+    let own = Path::new("/proc/self/exe");
+    let same = fs::metadata(own).is_ok_and(|found| found.len() == task.size)
+        && digest(own).is_ok_and(|found| found.eq_ignore_ascii_case(&task.sha256));
+    if same { File::open(own).ok() } else { None }
+}
+
 /// What would change.
 pub fn check(task: &BinaryTask) -> Result<Change> {
     let path = absolute(&task.path)?;
@@ -61,15 +69,20 @@ pub fn apply(task: &BinaryTask, id: &str, source: &mut dyn ContentSource) -> Res
     sweep(&path);
     let temporary = temporary_beside(&path);
     let written = (|| {
-        let mut content = source.open(id, &task.sha256, task.size)?;
+        let own = own_program(task);
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o700)
             .open(&temporary)
             .map_err(Failure::file("create", &temporary))?;
-        copy(&mut content, &mut file, &path)?;
-        content.verify(&task.name, &task.sha256)?;
+        if let Some(mut own) = own {
+            copy(&mut own, &mut file, &path)?;
+        } else {
+            let mut content = source.open(id, &task.sha256, task.size)?;
+            copy(&mut content, &mut file, &path)?;
+            content.verify(&task.name, &task.sha256)?;
+        }
         Ownership::mode(0o755).set(&temporary)?;
         file.sync_all().map_err(Failure::file("sync", &path))?;
         drop(file);

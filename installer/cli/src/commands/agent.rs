@@ -1,4 +1,4 @@
-//! `agent [--read-only | --observe]` (hidden): what the engine starts on a host. Speaks the wire protocol on its standard
+//! `agent [--read-only [--promotable] | --observe]` (hidden): what the engine starts on a host. Speaks the wire protocol on its standard
 //! streams; says anything else on standard error only.
 
 use maxim_model::wire::Access;
@@ -8,16 +8,20 @@ use std::process::ExitCode;
 
 /// Serves until the input ends.
 pub(super) fn run(arguments: &[OsString]) -> ExitCode {
-    let access = match arguments {
-        [] => Access::Full,
-        [flag] if flag == "--read-only" => Access::ReadOnly,
-        [flag] if flag == "--observe" => Access::Observe,
+    let (access, promotable) = match arguments {
+        [] => (Access::Full, false),
+        [flag] if flag == "--read-only" => (Access::ReadOnly, false),
+        [flag, more] if flag == "--read-only" && more == "--promotable" => (Access::ReadOnly, true),
+        [flag] if flag == "--observe" => (Access::Observe, false),
         _ => {
-            let _ = writeln!(std::io::stderr(), "usage: maxim.ctl agent [--read-only | --observe]");
+            let _ = writeln!(
+                std::io::stderr(),
+                "usage: maxim.ctl agent [--read-only [--promotable] | --observe]"
+            );
             return ExitCode::from(2);
         }
     };
-    match maxim_agent::serve_standard(access) {
+    match maxim_agent::serve_standard(access, promotable) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "agent: {error}");

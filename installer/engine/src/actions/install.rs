@@ -7,7 +7,7 @@
 
 use crate::actions::check::CheckOutcome;
 use crate::context::Context;
-use crate::delivery::{self, Delivery};
+use crate::delivery::{self, Delivery, OpenBundle};
 use crate::error::EngineError;
 use crate::events::{Timing, now_rfc3339};
 use crate::phases::plan::Material;
@@ -16,7 +16,7 @@ use crate::phases::{apply, connect, measure, plan, verify};
 use crate::preflight;
 use crate::render::Purpose;
 use crate::run::{Run, Session};
-use crate::state::{self, Installed};
+use crate::state::{self, AgentProgram, Installed};
 use maxim_model::Secret;
 use maxim_model::check::CheckResult;
 use maxim_model::names::{Profile, Role};
@@ -102,16 +102,62 @@ pub(crate) fn install_with(
     let mut material = Material::load(run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
 
-    let verified = match &context.delivery {
-        Delivery::Bundle(bundle) if !options.dry_run => Some(bundle.verify_beside()),
-        _ => None,
-    };
+    let before = context.state.installed()?.unwrap_or_default();
+    // All of a bundle is checked before anything of it is unpacked. A first install will unpack, so it does not wait to
+    // know that; a later one may find nothing to change, and then what it has read was checked when it was read.
+    let mut verified = WholeBundle::of(&context.delivery);
+    if before.generation == 0 && !options.dry_run {
+        verified.begin();
+    }
     let mut sessions = connect::connect(run);
-    let outcome = installed_on(run, &mut sessions, &mut material, options, only, action, verified);
+    let mut begun = false;
+    let outcome =
+        installed_on(run, &mut sessions, &mut material, options, only, action, verified, &before, &mut begun);
+    // Somebody who holds the lock of a host may be using the same copy.
+    let refused = match &outcome {
+        Ok(outcome) => !outcome.applied && !options.dry_run,
+        Err(error) => error.step != "lock",
+    };
+    if refused && !begun {
+        preflight::leave_no_trace(run, &mut sessions);
+    }
     connect::release(&mut sessions);
     outcome
 }
 
+/// The check of all of a bundle's bytes, on a thread of its own.
+struct WholeBundle<'a> {
+    bundle: Option<&'a OpenBundle>,
+    running: Option<JoinHandle<Result<(), EngineError>>>,
+}
+
+impl<'a> WholeBundle<'a> {
+    fn of(delivery: &'a Delivery) -> Self {
+        let bundle = match delivery {
+            Delivery::Bundle(bundle) => Some(bundle),
+            _ => None,
+        };
+        Self { bundle, running: None }
+    }
+
+    fn begin(&mut self) {
+        if self.running.is_none() {
+            self.running = self.bundle.map(OpenBundle::verify_beside);
+        }
+    }
+
+    /// Waits for what came of it.
+    fn end(mut self) -> Result<(), EngineError> {
+        self.begin();
+        self.running.map_or(Ok(()), |running| {
+            running
+                .join()
+                .unwrap_or_else(|_| Err(EngineError::failed("bundle", "checking the bundle ended early")))
+        })
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one action, which share nothing else")]
 fn installed_on(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
@@ -119,15 +165,13 @@ fn installed_on(
     options: InstallOptions,
     only: Option<&Plan>,
     action: &str,
-    verified: Option<JoinHandle<Result<(), EngineError>>>,
+    verified: WholeBundle<'_>,
+    before: &Installed,
+    begun: &mut bool,
 ) -> Result<InstallOutcome, EngineError> {
     let context = run.context;
     // A running database is not disturbed by a second run; `check` still measures its disk.
-    let disk = if context.state.installed()?.is_some_and(|installed| installed.generation > 0) {
-        DiskProbe::No
-    } else {
-        DiskProbe::Databases
-    };
+    let disk = if before.generation > 0 { DiskProbe::No } else { DiskProbe::Databases };
     let checks = preflight_or_refuse(run, sessions, disk)?;
     context.cancel.check("probe")?;
     if !options.dry_run {
@@ -157,10 +201,8 @@ fn installed_on(
     }
     context.cancel.check("apply")?;
 
-    if let Some(verified) = verified {
-        verified
-            .join()
-            .unwrap_or_else(|_| Err(EngineError::failed("bundle", "checking the bundle ended early")))?;
+    if !nothing {
+        verified.end()?;
     }
     material.save(context)?;
     if let Delivery::Bundle(bundle) = &context.delivery {
@@ -168,10 +210,10 @@ fn installed_on(
     }
     // Before anything is changed: whatever happens now, `status` and `uninstall` find the cluster.
     context.state.save_topology(&context.topology_text)?;
-    let before = context.state.installed()?.unwrap_or_default();
-    let mut installed = wanted(&context.topology, material, &before);
+    let mut installed = wanted(context, material, before);
     context.state.save_installed(&installed)?;
 
+    *begun = true;
     outcome.changes = apply::apply(run, sessions, &tasks, &changes, material)?;
     context.cancel.check("verify")?;
 
@@ -192,7 +234,7 @@ fn installed_on(
         installed.generation = before.generation + 1;
         installed.installed_at = now_rfc3339();
     }
-    if installed != before {
+    if installed != *before {
         context.state.save_installed(&installed)?;
     }
     outcome.applied = true;
@@ -200,8 +242,7 @@ fn installed_on(
     Ok(outcome)
 }
 
-/// Facts and preflight; an error of class `Preflight` when something blocks. A fresh host loses the agent's copy
-/// again when the cluster is refused.
+/// Facts and preflight; an error of class `Preflight` when something blocks.
 pub(crate) fn preflight_or_refuse(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
@@ -210,7 +251,6 @@ pub(crate) fn preflight_or_refuse(
     let CheckOutcome { results, blocked, .. } = preflight::preflight(run, sessions, disk);
     run.context.cancel.check("probe")?;
     if blocked > 0 {
-        preflight::leave_no_trace(run, sessions);
         return Err(preflight::refusal(&results));
     }
     Ok(results)
@@ -246,7 +286,8 @@ fn refuse_if_different(saved: &Plan, now: &Plan) -> Result<(), EngineError> {
 }
 
 /// What should run after this install.
-fn wanted(topology: &Topology, material: &Material, before: &Installed) -> Installed {
+fn wanted(context: &Context, material: &Material, before: &Installed) -> Installed {
+    let topology = &context.topology;
     let mut installed = Installed { version: env!("CARGO_PKG_VERSION").into(), ..before.clone() };
     installed.versions.clear();
     installed.artefacts.clear();
@@ -262,6 +303,13 @@ fn wanted(topology: &Topology, material: &Material, before: &Installed) -> Insta
             installed.versions.insert(role.name().into(), artefact.version.clone());
             installed.artefacts.insert(role.name().into(), artefact.artefact.clone());
         }
+    }
+    if let (Delivery::Bundle(_), Some(program)) = (&context.delivery, material.artefacts.get("maxim-ctl")) {
+        installed.agent = Some(AgentProgram {
+            version: program.version.clone(),
+            sha256: program.sha256.clone(),
+            size: program.size,
+        });
     }
     installed
 }

@@ -8,6 +8,7 @@ use crate::events::Timing;
 use crate::phases::connect;
 use crate::phases::plan::Material;
 use crate::phases::probe::DiskProbe;
+use crate::preflight;
 use crate::run::Run;
 use maxim_model::check::CheckResult;
 use maxim_model::plan::Plan;
@@ -44,6 +45,9 @@ pub(crate) fn plan_with(run: &Run<'_>, options: PlanOptions) -> Result<PlanOutco
     let mut sessions = connect::connect(run);
     let made = preflight_or_refuse(run, &mut sessions, DiskProbe::Databases)
         .and_then(|checks| Ok((checks, plan_install(run, &mut sessions, &mut material, false)?)));
+    if made.is_err() {
+        preflight::leave_no_trace(run, &mut sessions);
+    }
     connect::release(&mut sessions);
     let (checks, (_, _, plan)) = made?;
     if options.keep {

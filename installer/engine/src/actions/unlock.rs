@@ -4,8 +4,9 @@ use crate::context::Context;
 use crate::error::EngineError;
 use crate::fleet;
 use crate::phases::connect;
+use crate::remote::Mode;
 use crate::run::Run;
-use maxim_model::wire::{Access, LockHolder, Reply, Request};
+use maxim_model::wire::{LockHolder, Reply, Request};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub fn unlock(context: &Context, which: &Unlock) -> Result<Vec<LockState>, Engin
         if holder.is_none() {
             return Ok(LockState { host, holder, removed: false });
         }
-        let mut agent = session.connected.as_mut().ok_or_else(lost)?.agent(Access::Full)?;
+        let mut agent = session.connected.as_mut().ok_or_else(lost)?.agent(Mode::Change)?;
         run.scope(&mut agent)?;
         ask(&mut agent, &Request::BreakLock { owner })?;
         let left = ask(&mut agent, &Request::LockOwner)?;

@@ -4,14 +4,13 @@ use crate::actions::status::require_installed;
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::phases::verify::{AdminError, admin};
-use crate::remote::Agent;
+use crate::remote::{Agent, Mode};
 use crate::run::Run;
 use im_admin_api::{
     CreateUser, Empty, ErrorCode, ListUsers, Password, SetPassword, UserAddress, UserList, paths,
 };
 use maxim_model::Secret;
 use maxim_model::names::Role;
-use maxim_model::wire::Access;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -184,7 +183,7 @@ fn with_agent<T>(
     let mut errors = Vec::new();
     for host in context.topology.with_role(Role::Im) {
         let agent = run.connect(host).and_then(|mut connected| {
-            let mut agent = connected.agent(Access::Full)?;
+            let mut agent = connected.agent(Mode::Change)?;
             run.scope(&mut agent)?;
             Ok((connected, agent))
         });

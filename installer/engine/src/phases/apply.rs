@@ -12,7 +12,7 @@ use crate::remote::Agent;
 use crate::run::{Run, Session};
 use maxim_model::event::EventKind;
 use maxim_model::names::Stage;
-use maxim_model::task::{Change, Task};
+use maxim_model::task::{Change, Task, TaskKind};
 use maxim_model::wire::{Reply, Request};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,8 +25,8 @@ const IDLE: Duration = Duration::from_secs(20);
 /// Progress of a transfer is told so often.
 const TELL: Duration = Duration::from_millis(100);
 
-/// Applies the tasks of all hosts; how many of them changed something. A host whose tasks would change nothing is
-/// left alone.
+/// Applies the tasks of all hosts; how many of them changed something. Sent is only what [`needed`] names: the agents
+/// that answer have just looked at all of it. A host whose tasks would change nothing is left alone.
 pub(crate) fn apply(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
@@ -34,18 +34,9 @@ pub(crate) fn apply(
     changes: &[Vec<Change>],
     material: &Material,
 ) -> Result<usize, EngineError> {
-    let work: Vec<&[Task]> = tasks
-        .iter()
-        .zip(changes)
-        .map(|(tasks, changes)| {
-            if changes.iter().all(|change| *change == Change::None) {
-                &[] as &[Task]
-            } else {
-                tasks.as_slice()
-            }
-        })
-        .collect();
-    let barrier = Barrier::new(work.iter().copied());
+    let work: Vec<Vec<Task>> =
+        tasks.iter().zip(changes).map(|(tasks, changes)| needed(tasks, changes)).collect();
+    let barrier = Barrier::new(work.iter().map(Vec::as_slice));
     let permits = Permits::new(run.context.concurrency);
     let changed = AtomicUsize::new(0);
     let errors = std::sync::Mutex::new(Vec::new());
@@ -71,6 +62,38 @@ pub(crate) fn apply(
         Some(error) => Err(error),
         None => Ok(changed.into_inner()),
     }
+}
+
+/// The tasks that must be sent: those that would change something or may (`Later`), the services that those restart,
+/// and the waits of every component with a service among them.
+fn needed(tasks: &[Task], changes: &[Change]) -> Vec<Task> {
+    let differs = |place: usize| changes.get(place).is_none_or(|change| *change != Change::None);
+    let restarted: Vec<&str> = tasks
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| differs(*place))
+        .flat_map(|(_, task)| task.restarts.iter().chain(&task.reloads))
+        .map(String::as_str)
+        .collect();
+    let sent = |place: usize, task: &Task| {
+        differs(place)
+            || matches!(&task.kind, TaskKind::Unit(unit) if restarted.contains(&unit.name.as_str()))
+    };
+    let components: Vec<&str> = tasks
+        .iter()
+        .enumerate()
+        .filter(|(place, task)| matches!(task.kind, TaskKind::Unit(_)) && sent(*place, task))
+        .map(|(_, task)| task.component.as_str())
+        .collect();
+    tasks
+        .iter()
+        .enumerate()
+        .filter(|(place, task)| {
+            sent(*place, task)
+                || (matches!(task.kind, TaskKind::Wait(_)) && components.contains(&task.component.as_str()))
+        })
+        .map(|(_, task)| task.clone())
+        .collect()
 }
 
 fn host_stages(
@@ -204,7 +227,7 @@ fn send_content(
 
 /// A task in words, for people.
 pub(crate) fn title(task: &Task) -> String {
-    use maxim_model::task::{AbsentTask, TaskKind};
+    use maxim_model::task::AbsentTask;
     match &task.kind {
         TaskKind::User(user) => format!("user {}", user.name),
         TaskKind::Directory(directory) => format!("folder {}", directory.path),
@@ -225,5 +248,67 @@ pub(crate) fn title(task: &Task) -> String {
             format!("removal of {path}")
         }
         TaskKind::Absent(AbsentTask::User(name) | AbsentTask::Unit(name)) => format!("removal of {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::needed;
+    use maxim_model::names::Stage;
+    use maxim_model::task::{Change, ServiceManager, Task, TaskKind, UnitTask, WaitTask, WaitUntil};
+
+    fn task(id: &str, component: &str, kind: TaskKind, restarts: &[&str]) -> Task {
+        Task {
+            id: id.into(),
+            component: component.into(),
+            stage: Stage::Prepare,
+            restarts: restarts.iter().map(ToString::to_string).collect(),
+            reloads: Vec::new(),
+            deadline_seconds: 1,
+            kind,
+        }
+    }
+
+    fn folder() -> TaskKind {
+        TaskKind::Directory(maxim_model::task::DirectoryTask {
+            path: "/x".into(),
+            owner: String::new(),
+            group: String::new(),
+            mode: "0755".into(),
+        })
+    }
+
+    fn unit(name: &str) -> TaskKind {
+        TaskKind::Unit(UnitTask {
+            name: name.into(),
+            manager: ServiceManager::Systemd,
+            content: String::new(),
+            enabled: true,
+            running: true,
+        })
+    }
+
+    #[test]
+    fn what_changes_is_sent_with_the_restarts_and_waits_that_follow_and_nothing_else() {
+        let wait = || TaskKind::Wait(WaitTask { until: WaitUntil::Port("127.0.0.1:1".into()) });
+        let tasks = [
+            task("im/config", "im", folder(), &["maxim-im"]),
+            task("im/data", "im", folder(), &[]),
+            task("im/service", "im", unit("maxim-im"), &[]),
+            task("im/ready", "im", wait(), &[]),
+            task("redis/service", "redis", unit("maxim-redis"), &[]),
+            task("redis/ready", "redis", wait(), &[]),
+        ];
+        let ids =
+            |changes: &[Change]| needed(&tasks, changes).into_iter().map(|task| task.id).collect::<Vec<_>>();
+        let mut changes = vec![Change::None; tasks.len()];
+        assert!(ids(&changes).is_empty());
+        changes[0] = Change::Later { summary: String::new() };
+        assert_eq!(ids(&changes), ["im/config", "im/service", "im/ready"]);
+        changes[0] = Change::None;
+        changes[1] = Change::Create { summary: String::new(), diff: String::new() };
+        assert_eq!(ids(&changes), ["im/data"]);
+        changes[4] = Change::Restart { summary: String::new() };
+        assert_eq!(ids(&changes), ["im/data", "redis/service", "redis/ready"]);
     }
 }

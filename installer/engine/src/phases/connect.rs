@@ -4,10 +4,11 @@
 use crate::error::{Class, EngineError};
 use crate::events::millis;
 use crate::fleet;
+use crate::remote::Mode;
 use crate::run::{Run, Session};
 use crate::state;
 use maxim_model::event::EventKind;
-use maxim_model::wire::{Access, LockHolder, Reply, Request};
+use maxim_model::wire::{LockHolder, Reply, Request};
 use std::time::{Duration, Instant};
 
 /// Seconds after which a lock whose owner died is free.
@@ -23,7 +24,7 @@ pub(crate) fn connect<'a>(run: &Run<'a>) -> Vec<Session<'a>> {
             let mut session = Session::new(host);
             let reached = (|| {
                 let mut connected = run.connect(host)?;
-                let mut agent = connected.agent(Access::ReadOnly)?;
+                let mut agent = connected.agent(run.first_mode())?;
                 run.scope(&mut agent)?;
                 run.emitter.emit(EventKind::Connected {
                     host: host.name.clone(),
@@ -64,7 +65,15 @@ pub(crate) fn lock_hosts(
                     .connected
                     .as_mut()
                     .ok_or_else(|| EngineError::failed("lock", "the host is not connected").on(&host))?;
-                let mut agent = connected.agent(Access::Full)?;
+                // What has looked goes on as what may change things.
+                let mut agent =
+                    match session.reader.take().filter(|_| run.first_mode() == Mode::LookThenChange) {
+                        Some(mut agent) => {
+                            agent.promote(REQUEST)?;
+                            agent
+                        }
+                        None => connected.agent(Mode::Change)?,
+                    };
                 run.scope(&mut agent)?;
                 let request = Request::Lock {
                     cluster: cluster.clone(),

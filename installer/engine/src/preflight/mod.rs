@@ -196,15 +196,19 @@ pub(crate) fn refusal(results: &[CheckResult]) -> EngineError {
         .unwrap_or_else(|| EngineError::new(Class::Preflight, "preflight", "a check blocks the install"))
 }
 
-/// A fresh host that is refused loses the agent's copy: it is left as it was found.
+/// A fresh host that is refused loses the agent's copy: it is left as it was found. Not after an interruption, which
+/// waits for nothing: the next run needs the copy.
 pub(crate) fn leave_no_trace(run: &Run<'_>, sessions: &mut [Session<'_>]) {
+    if run.context.cancel.is_cancelled() {
+        return;
+    }
     for session in sessions.iter_mut() {
         let sent = session.connected.as_ref().is_some_and(|connected| connected.agent_bytes_sent() > 0);
         let ours = !session.facts.clusters.is_empty() || !session.facts.artefacts.is_empty();
         if !sent || ours {
             continue;
         }
-        if let Some(agent) = session.reader.as_mut()
+        if let Some(agent) = session.writer.as_mut().or(session.reader.as_mut())
             && let Err(error) =
                 agent.request("preflight", &Request::RemoveSelf, Duration::from_secs(10), |_| {})
         {

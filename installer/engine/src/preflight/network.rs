@@ -183,7 +183,7 @@ fn connect(run: &Run<'_>, sessions: &mut [Session<'_>], needs: &[Need]) -> Vec<O
         let listens = needs.iter().any(|need| need.to == session.host.name);
         let found = if listens {
             session.connected.as_mut().and_then(|connected| {
-                let mut second = connected.agent(maxim_model::wire::Access::ReadOnly).ok()?;
+                let mut second = connected.agent(crate::remote::Mode::Look).ok()?;
                 let found = second.ask("network", &request, wait, pick).ok();
                 second.finish(Duration::from_secs(2));
                 found

@@ -10,6 +10,8 @@ use maxim_model::wire::{Access, AgentError, ContentHeader, Reply, Request, WIRE_
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
+/// The step of an error that another program of ours would not have.
+pub(super) const OTHER_PROTOCOL: &str = "access.protocol";
 /// The longest reply line: facts and plans of a host are far below.
 const LINE_LIMIT: usize = 64 << 20;
 /// Content goes out in pieces of this size.
@@ -52,9 +54,21 @@ impl Agent {
         deadline: Duration,
     ) -> Result<Self, EngineError> {
         let mut agent = Self { host: host.into(), stream, received: Vec::new(), scanned: 0, cancel };
+        agent.hello(access, deadline)?;
+        Ok(agent)
+    }
+
+    /// Makes a read-only agent that was started for it one that may change things. It forgets its scope.
+    pub fn promote(&mut self, deadline: Duration) -> Result<(), EngineError> {
+        self.request("connect", &Request::Promote, deadline, |_| {})?;
+        self.send("connect", &Request::Hello)?;
+        self.hello(Access::Full, deadline)
+    }
+
+    fn hello(&mut self, access: Access, deadline: Duration) -> Result<(), EngineError> {
         let mut hello = None;
         let until = Instant::now() + deadline;
-        while let Some(reply) = agent.next("connect", until)? {
+        while let Some(reply) = self.next("connect", until)? {
             if let Reply::Hello { wire, version, access, .. } = reply {
                 hello = Some((wire, version, access));
             }
@@ -65,17 +79,17 @@ impl Agent {
                 if (granted == access || (access, granted) == (Access::ReadOnly, Access::Observe))
                     && version == env!("CARGO_PKG_VERSION") =>
             {
-                Ok(agent)
+                Ok(())
             }
             Some((wire, version, granted)) => Err(EngineError::failed(
-                "connect",
+                OTHER_PROTOCOL,
                 format!(
                     "the agent speaks protocol {wire} (version {version}, {granted:?}); {WIRE_VERSION} with {access:?} was expected"
                 ),
             )
-            .on(host)
+            .on(&self.host)
             .hint("run the command with the same maxim.ctl again; it copies itself to the host")),
-            None => Err(agent.broken("connect", "the agent did not say hello")),
+            None => Err(self.broken("connect", "the agent did not say hello")),
         }
     }
 

@@ -3,10 +3,9 @@
 //! A socket pair rather than pipes, because reads and writes on it can have deadlines. The child's standard error
 //! goes to a temporary file that is read only when something went wrong.
 
-use super::{Agent, Connected, Stream};
+use super::{Agent, Connected, Mode, Stream};
 use crate::context::CancelFlag;
 use crate::error::EngineError;
-use maxim_model::wire::Access;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::Shutdown;
@@ -32,7 +31,7 @@ impl Local {
 }
 
 impl Connected for Local {
-    fn agent(&mut self, access: Access) -> Result<Agent, EngineError> {
+    fn agent(&mut self, mode: Mode) -> Result<Agent, EngineError> {
         if let Some(socket) = &self.socket {
             let stream = UnixStream::connect(socket).map_err(|error| {
                 EngineError::failed("connect", format!("{}: {error}", socket.display())).on(&self.host).hint(
@@ -42,17 +41,23 @@ impl Connected for Local {
             return Agent::greet(
                 &self.host,
                 Box::new(Socket(stream)),
-                access,
+                mode.access(),
                 self.cancel.clone(),
                 Duration::from_secs(10),
             );
         }
-        let stream = Process::start(&self.program, access).map_err(|error| {
+        let stream = Process::start(&self.program, mode).map_err(|error| {
             EngineError::failed("connect", format!("cannot start {} agent: {error}", self.program.display()))
                 .on(&self.host)
                 .hint("the program must be readable and executable for this user")
         })?;
-        Agent::greet(&self.host, Box::new(stream), access, self.cancel.clone(), Duration::from_secs(10))
+        Agent::greet(
+            &self.host,
+            Box::new(stream),
+            mode.access(),
+            self.cancel.clone(),
+            Duration::from_secs(10),
+        )
     }
 
     fn describe(&self) -> String {
@@ -90,16 +95,13 @@ struct Process {
 }
 
 impl Process {
-    fn start(program: &std::path::Path, access: Access) -> io::Result<Self> {
+    fn start(program: &std::path::Path, mode: Mode) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let input: OwnedFd = theirs.try_clone()?.into();
         let output: OwnedFd = theirs.into();
         let errors = tempfile::tempfile()?;
         let mut command = Command::new(program);
-        command.arg("agent");
-        if access == Access::ReadOnly {
-            command.arg("--read-only");
-        }
+        command.arg("agent").args(mode.arguments());
         let child = command.stdin(input).stdout(output).stderr(Stdio::from(errors.try_clone()?)).spawn()?;
         Ok(Self { child, stream: ours, errors })
     }

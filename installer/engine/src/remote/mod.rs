@@ -32,10 +32,41 @@ pub trait Stream: Send {
     fn diagnosis(&mut self) -> String;
 }
 
+/// What an agent is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// To look only.
+    Look,
+    /// To look first, and then, when [`Agent::promote`] asks for it, to change things: the same verified file is run
+    /// again in its place, so that neither is it hashed twice nor signed in twice.
+    LookThenChange,
+    /// To change things at once.
+    Change,
+}
+
+impl Mode {
+    /// What it may do at its start.
+    pub const fn access(self) -> Access {
+        match self {
+            Self::Look | Self::LookThenChange => Access::ReadOnly,
+            Self::Change => Access::Full,
+        }
+    }
+
+    /// Arguments of `maxim.ctl agent`.
+    pub const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Look => &["--read-only"],
+            Self::LookThenChange => &["--read-only", "--promotable"],
+            Self::Change => &[],
+        }
+    }
+}
+
 /// A host that is connected and can be asked for agents.
 pub trait Connected: Send {
     /// Starts an agent; the first answer to `Hello` was seen.
-    fn agent(&mut self, access: Access) -> Result<Agent, EngineError>;
+    fn agent(&mut self, mode: Mode) -> Result<Agent, EngineError>;
 
     /// How it was reached, for people: `local`, `ssh root@10.77.0.11`.
     fn describe(&self) -> String;

@@ -1,7 +1,8 @@
 //! Hosts and how they are reached: `hosts:`, `ssh:`, jump hosts.
 //!
-//! A jump is `user@host:port`, or the name of a host of this topology, whose own address, user and port are then
-//! taken. One jump is supported; a chain and a cycle are refused by name.
+//! A jump is `user@host:port`, or the name of a host of this topology, whose own address, user, port, key and password
+//! file are then taken; or a mapping `{host, user, port, key, password_file}`. Its password is never that of the host
+//! behind it. One jump is supported; a chain and a cycle are refused by name.
 
 use super::error::{Place, quoted};
 use super::read::Reader;
@@ -16,6 +17,7 @@ const MAXIMUM_HOSTS: usize = 1000;
 
 const SSH_KEYS: [&str; 8] =
     ["user", "port", "key", "sudo", "sudo_password_file", "password_file", "known_hosts", "jump"];
+const JUMP_KEYS: [&str; 5] = ["host", "user", "port", "key", "password_file"];
 const HOST_KEYS: [&str; 5] = ["name", "address", "roles", "ssh", "connection"];
 
 /// A host with the places of what rules between hosts complain about.
@@ -45,8 +47,18 @@ pub(super) struct PartialSsh {
     sudo_password_file: Option<String>,
     password_file: Option<String>,
     known_hosts: Option<KnownHosts>,
-    jump: Option<(String, Place)>,
+    jump: Option<PartialJump>,
     port_place: Option<Place>,
+}
+
+/// A jump as it is given.
+#[derive(Debug, Clone)]
+struct PartialJump {
+    /// A host of the topology, or `user@host:port`.
+    text: String,
+    place: Place,
+    key: String,
+    password_file: String,
 }
 
 /// Reads one `ssh:` mapping.
@@ -71,11 +83,45 @@ pub(super) fn read_ssh(reader: &mut Reader<'_>, node: Option<&Node>, path: &str)
         let choices = [("strict", KnownHosts::Strict), ("accept-new", KnownHosts::AcceptNew)];
         reader.choice(node, &full("known_hosts"), &choices)
     });
-    ssh.jump = node.get("jump").and_then(|node| {
-        let text = reader.text(node, &full("jump"))?;
-        Some((text, node.place))
-    });
+    ssh.jump = node.get("jump").and_then(|node| read_jump(reader, node, &full("jump")));
     ssh
+}
+
+fn read_jump(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<PartialJump> {
+    if matches!(node.value, Value::Scalar { .. }) {
+        let text = reader.text(node, path)?;
+        return Some(PartialJump {
+            text,
+            place: node.place,
+            key: String::new(),
+            password_file: String::new(),
+        });
+    }
+    reader.mapping(node, path, &JUMP_KEYS)?;
+    let full = |key: &str| format!("{path}.{key}");
+    let Some(host) = node.get("host") else {
+        reader.error(
+            node.place,
+            format!("`{path}` has no `host`"),
+            "name the jump host, as `{host: gate.example, user: ann}`",
+        );
+        return None;
+    };
+    let mut text = reader.text(host, &full("host"))?;
+    let user = node.get("user").and_then(|node| reader.checked(node, &full("user"), values::user));
+    let port = node.get("port").and_then(|node| port(reader, node, &full("port")));
+    if text.contains(':') && user.is_some() {
+        text = format!("[{text}]");
+    }
+    if let Some(user) = user {
+        text = format!("{user}@{text}");
+    }
+    if let Some(port) = port {
+        text = format!("{text}:{port}");
+    }
+    let mut file =
+        |key: &str| node.get(key).and_then(|node| reader.control_file(node, &full(key))).unwrap_or_default();
+    Some(PartialJump { text, place: host.place, key: file("key"), password_file: file("password_file") })
 }
 
 /// A port number.
@@ -109,6 +155,8 @@ impl PartialSsh {
             password_file: self.password_file.clone().unwrap_or_default(),
             known_hosts: self.known_hosts.unwrap_or(KnownHosts::Strict),
             jump: String::new(),
+            jump_key: self.jump.as_ref().map(|jump| jump.key.clone()).unwrap_or_default(),
+            jump_password_file: self.jump.as_ref().map(|jump| jump.password_file.clone()).unwrap_or_default(),
         }
     }
 }
@@ -212,7 +260,8 @@ fn read_host(
         );
     }
     let ssh = own.or(global);
-    let jump = if local { None } else { ssh.jump.clone().map(|(text, place)| (text, place, own_jump)) };
+    let jump =
+        if local { None } else { ssh.jump.as_ref().map(|jump| (jump.text.clone(), jump.place, own_jump)) };
     let placed = PlacedHost {
         place: node.place,
         roles_place: node.get("roles").map_or(node.place, |node| node.place),
@@ -285,6 +334,7 @@ fn resolve_jumps(reader: &mut Reader<'_>, hosts: &mut [PlacedHost], jumps: &[Jum
     let mut in_cycle: Vec<usize> = Vec::new();
     for (index, jump) in jumps.iter().enumerate() {
         let Some((text, place, own)) = jump else { continue };
+        let mut inherited = None;
         let resolved = if let Some(target) = index_of(text) {
             if target == index {
                 if *own {
@@ -335,6 +385,7 @@ fn resolve_jumps(reader: &mut Reader<'_>, hosts: &mut [PlacedHost], jumps: &[Jum
             }
             match &hosts[target].host.connection {
                 Connection::Ssh(ssh) => {
+                    inherited = Some((ssh.key.clone(), ssh.password_file.clone()));
                     let address = &hosts[target].host.address;
                     if address.contains(':') {
                         format!("{}@[{address}]:{}", ssh.user, ssh.port)
@@ -359,6 +410,14 @@ fn resolve_jumps(reader: &mut Reader<'_>, hosts: &mut [PlacedHost], jumps: &[Jum
         };
         if let Connection::Ssh(ssh) = &mut hosts[index].host.connection {
             ssh.jump = resolved;
+            if let Some((key, password_file)) = inherited {
+                if ssh.jump_key.is_empty() {
+                    ssh.jump_key = key;
+                }
+                if ssh.jump_password_file.is_empty() {
+                    ssh.jump_password_file = password_file;
+                }
+            }
         }
     }
 }

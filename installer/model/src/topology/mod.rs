@@ -116,6 +116,12 @@ pub struct Ssh {
     pub known_hosts: KnownHosts,
     /// Jump host as `user@host:port`; empty: direct.
     pub jump: String,
+    /// Private key file for the jump host; empty: as for the host itself.
+    #[serde(default)]
+    pub jump_key: String,
+    /// File with the password for the jump host; empty: none. The password of the host is never offered to it.
+    #[serde(default)]
+    pub jump_password_file: String,
 }
 
 /// Host key policy.

@@ -183,6 +183,28 @@ fn a_jump_may_be_a_host_of_the_topology() {
 }
 
 #[test]
+fn a_jump_has_credentials_of_its_own() {
+    let read = |jump: &str| {
+        let ssh =
+            format!("ssh: {{user: deploy, key: /k/hosts, password_file: /k/password, jump: {jump}}}\nhosts:");
+        let topology = good(&THREE.replace("hosts:", &ssh), &[]);
+        match &topology.topology.hosts[1].connection {
+            Connection::Ssh(ssh) => (ssh.jump.clone(), ssh.jump_key.clone(), ssh.jump_password_file.clone()),
+            Connection::Local => panic!("by SSH"),
+        }
+    };
+    let own =
+        read("{host: gate.example, user: ann, port: 2222, key: /k/gate, password_file: /k/gate-password}");
+    assert_eq!(own, ("ann@gate.example:2222".into(), "/k/gate".into(), "/k/gate-password".into()));
+    assert_eq!(read("ann@gate.example"), ("ann@gate.example:22".into(), String::new(), String::new()));
+    // A host of the topology is reached as it always is.
+    let named = read("app1");
+    assert_eq!(named, ("deploy@10.77.0.11:22".into(), "/k/hosts".into(), "/k/password".into()));
+    let error = wrong(&THREE.replace("hosts:", "ssh: {jump: {user: ann}}\nhosts:"), &[]);
+    assert!(error.contains("has no `host`"), "{error}");
+}
+
+#[test]
 fn addresses_alone_make_a_topology() {
     for (count, roles) in
         [(1, "im console mariadb redis"), (2, "im console"), (3, "im console"), (10, "im console")]

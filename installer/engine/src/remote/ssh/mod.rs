@@ -3,30 +3,35 @@
 //! The copy lies in a folder that only root can read, under the SHA-256 of its content. One remote command opens it,
 //! hashes what it opened, and runs exactly that descriptor; when it is missing or differs, it says so and nothing is
 //! run: then the program is sent and the command tried again. With sudo the same command runs below `sudo -n`, or
-//! `sudo -S` with the password as the first line of standard input. Where the key's line on the host has a forced
+//! `sudo -k -S` with the password as the first line of standard input (`-k`: a password is always asked for, so that
+//! it can never land in what follows). Which program it is, says `program`. Where the key's line on the host has a forced
 //! command (the console's key), the agent answers at once and all of this is skipped.
 
 mod known_hosts;
+mod program;
+mod reach;
 mod relay;
+mod send;
 mod session;
 mod stream;
+mod sudo;
 
-use super::{Agent, Connected, Stream};
+pub use program::Programs;
+
+use super::{Agent, Connected, Mode, Stream};
 use crate::context::{Ask, CancelFlag};
 use crate::error::EngineError;
 use crate::phases::plan::read_password;
 use crate::state::StateDir;
-use maxim_model::Secret;
 use maxim_model::topology::{AccessSecrets, Host, Ssh};
-use maxim_model::wire::{Access, Request};
+use maxim_model::wire::Request;
+use program::Program;
 use session::{Line, Target, Waited, refused};
-use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stream::SshStream;
+use sudo::Sudo;
 
 /// A shell, sudo and an agent start well within this.
 const START: Duration = Duration::from_secs(15);
@@ -35,59 +40,17 @@ const IDLE: Duration = Duration::from_secs(20);
 /// The remote end's window towards us; replies are small.
 const WINDOW: u32 = 4 * 1024 * 1024;
 const PACKET: u32 = 32_768;
-const PIECE: usize = 512 * 1024;
 const MISSING: &str = "MAXIM-AGENT-MISSING";
 const READY: &str = "MAXIM-AGENT-READY";
-const STORED: &str = "MAXIM-AGENT-STORED";
 /// What sudo says to a wrong password (we ask it to speak English).
 const SUDO_REFUSED: &str = "Sorry, try again";
 /// Lines that a login shell may print before ours.
 const NOISE: usize = 200;
 
-/// The program that is sent, hashed once for all hosts.
-pub struct Program {
-    path: PathBuf,
-    digest: OnceLock<Result<(String, u64), String>>,
-}
-
-impl Program {
-    /// Nothing is read before the first host needs it.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, digest: OnceLock::new() }
-    }
-
-    /// Hashes it now, while hosts are being reached.
-    pub fn hash_early(&self) {
-        // Whoever needs the digest gets the same error.
-        let _ = self.digest();
-    }
-
-    /// SHA-256 in hex, and size.
-    fn digest(&self) -> Result<(String, u64), String> {
-        self.digest
-            .get_or_init(|| {
-                let wrong = |error: io::Error| format!("{}: {error}", self.path.display());
-                let mut file = File::open(&self.path).map_err(wrong)?;
-                let mut digest = Sha256::new();
-                let mut piece = vec![0; PIECE];
-                let mut size = 0;
-                loop {
-                    let count = file.read(&mut piece).map_err(wrong)?;
-                    if count == 0 {
-                        return Ok((hex::encode(digest.finalize()), size));
-                    }
-                    digest.update(&piece[..count]);
-                    size += count as u64;
-                }
-            })
-            .clone()
-    }
-}
-
 /// What is the same for all hosts of a run.
 pub struct Means {
-    /// The program to send.
-    pub program: Program,
+    /// The programs that may be the agent.
+    pub programs: Programs,
     /// Passwords that were given.
     pub access: AccessSecrets,
     /// Whom to ask for a sudo password.
@@ -100,17 +63,6 @@ pub struct Means {
     pub cancel: CancelFlag,
 }
 
-/// How commands become root on a host, found out once.
-#[derive(Clone)]
-enum Sudo {
-    /// Not needed, or not wanted.
-    No,
-    /// `sudo -n` works.
-    WithoutPassword,
-    /// By password.
-    Password(Secret),
-}
-
 /// A host that is signed in to.
 pub struct SshHost {
     host: String,
@@ -119,7 +71,17 @@ pub struct SshHost {
     line: Line,
     means: Arc<Means>,
     sudo: Option<Sudo>,
+    /// Which group of programs is tried: the next when one speaks another protocol.
+    group: usize,
     sent: u64,
+}
+
+/// What came of starting the agent's copy.
+enum Started {
+    /// It has said hello.
+    Running(Agent),
+    /// No copy that could be run is on the host.
+    Missing,
 }
 
 impl SshHost {
@@ -134,7 +96,7 @@ impl SshHost {
             host: &host.name,
             address: &host.address,
             ssh: settings,
-            password: password.clone(),
+            password,
             state: &means.state,
             cancel: means.cancel.clone(),
         };
@@ -145,7 +107,11 @@ impl SshHost {
             let jump = Target {
                 address: &jump_address,
                 ssh: &jump_settings,
-                password,
+                // Its own or none: the password of the host behind it is nothing that it may see.
+                password: match settings.jump_password_file.as_str() {
+                    "" => None,
+                    file => Some(read_password(file)?),
+                },
                 cancel: means.cancel.clone(),
                 ..target
             };
@@ -153,7 +119,7 @@ impl SshHost {
                 let cause = format!("jump host {}: {}", settings.jump, error.cause);
                 EngineError { cause, ..error }
             })?;
-            Line::over(&target, session::through(jump, &target)?)?
+            Line::over(&target, reach::through(jump, &target)?)?
         };
         Ok(Self {
             host: host.name.clone(),
@@ -162,6 +128,7 @@ impl SshHost {
             line,
             means: Arc::clone(means),
             sudo: None,
+            group: 0,
             sent: 0,
         })
     }
@@ -184,7 +151,7 @@ impl SshHost {
         let command = match sudo {
             Sudo::No => format!("exec sh -c {quoted}"),
             Sudo::WithoutPassword => format!("LC_ALL=C exec sudo -n -- sh -c {quoted}"),
-            Sudo::Password(_) => format!("LC_ALL=C exec sudo -S -p '' -- sh -c {quoted}"),
+            Sudo::Password(_) => format!("LC_ALL=C exec sudo -k -S -p '' -- sh -c {quoted}"),
         };
         let broken = |error: Waited| match error {
             Waited::Cancelled => EngineError::interrupted("connect").on(&self.host),
@@ -223,15 +190,41 @@ impl SshHost {
         Ok(stream)
     }
 
-    /// Starts an agent from the copy on the host. None: it is missing.
-    fn start(&mut self, access: Access) -> Result<Option<Agent>, EngineError> {
-        let (digest, _) = self.digest()?;
-        let flag = if access == Access::ReadOnly { " --read-only" } else { "" };
-        let path = quote(&format!("{}/agent/{digest}", self.means.software));
-        let script = format!(
-            "p={path}; if [ -r \"$p\" ] && exec 3<\"$p\" && s=$(sha256sum <&3) && [ \"${{s%% *}}\" = {digest} ]; \
-             then echo {READY}; exec /proc/self/fd/3 agent{flag}; fi; echo {MISSING}"
-        );
+    /// Starts an agent from a copy on the host. How commands become root is found out on the way.
+    fn start(&mut self, mode: Mode) -> Result<Started, EngineError> {
+        let script = self.start_script(mode)?;
+        let sudo = match &self.sudo {
+            Some(sudo) => sudo.clone(),
+            // What works without a password needs no other attempt to find that out.
+            None if self.wants_sudo() => Sudo::WithoutPassword,
+            None => Sudo::No,
+        };
+        if let Some(started) = self.start_below(&script, &sudo, mode)? {
+            self.sudo = Some(sudo);
+            return Ok(started);
+        }
+        let sudo = Sudo::Password(self.sudo_password()?);
+        let started = self.start_below(&script, &sudo, mode)?.ok_or_else(|| self.wrong_sudo_password())?;
+        self.sudo = Some(sudo);
+        Ok(started)
+    }
+
+    fn start_script(&self, mode: Mode) -> Result<String, EngineError> {
+        let mut digests = Vec::new();
+        for program in self.programs() {
+            digests.push(self.digest(program)?.0);
+        }
+        Ok(format!(
+            "d={}; for s in {}; do p=\"$d/$s\"; if [ -r \"$p\" ] && exec 3<\"$p\" && h=$(sha256sum <&3) && \
+             [ \"${{h%% *}}\" = \"$s\" ]; then echo {READY}; exec /proc/self/fd/3 agent {}; fi; done; echo {MISSING}",
+            quote(&format!("{}/agent", self.means.software)),
+            digests.join(" "),
+            mode.arguments().join(" "),
+        ))
+    }
+
+    /// One attempt. None: sudo wants a password.
+    fn start_below(&self, script: &str, sudo: &Sudo, mode: Mode) -> Result<Option<Started>, EngineError> {
         let until = Instant::now() + START;
         let hello = {
             let mut line = serde_json::to_vec(&Request::Hello)
@@ -239,8 +232,7 @@ impl SshHost {
             line.push(b'\n');
             line
         };
-        let sudo = self.sudo()?;
-        let mut stream = self.run(&script, &sudo)?;
+        let mut stream = self.run(script, sudo)?;
         let mut greeted = false;
         // Below sudo with a password, whatever is sent too early would be taken for another password.
         if !matches!(sudo, Sudo::Password(_)) {
@@ -249,7 +241,10 @@ impl SshHost {
         for _ in 0..NOISE {
             let line = match stream.line(until) {
                 Ok(Some(line)) => line,
-                Ok(None) => return Err(self.not_started(&mut stream)),
+                Ok(None) if *sudo == Sudo::WithoutPassword => {
+                    return self.refused_by_sudo(&stream.diagnosis()).map_or(Ok(None), Err);
+                }
+                Ok(None) => return Err(self.not_started(&mut stream, sudo)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     return Err(EngineError::interrupted("connect").on(&self.host));
                 }
@@ -269,33 +264,19 @@ impl SshHost {
                 }
             };
             match line.trim_end() {
-                MISSING => return Ok(None),
+                MISSING => return Ok(Some(Started::Missing)),
                 READY => {
                     if !greeted {
                         stream.write_all(&hello, until).map_err(|error| {
                             self.failed("access.agent", format!("the connection broke ({error})"), "")
                         })?;
                     }
-                    return Agent::greeted(
-                        &self.host,
-                        Box::new(stream),
-                        access,
-                        self.means.cancel.clone(),
-                        START,
-                    )
-                    .map(Some);
+                    return self.greeted(stream, mode).map(Some);
                 }
                 // A forced command: the agent itself answers.
                 text if text.starts_with("{\"reply\"") => {
                     stream.pushed_back.splice(0..0, line.into_bytes());
-                    return Agent::greeted(
-                        &self.host,
-                        Box::new(stream),
-                        access,
-                        self.means.cancel.clone(),
-                        START,
-                    )
-                    .map(Some);
+                    return self.greeted(stream, mode).map(Some);
                 }
                 _ => {}
             }
@@ -307,18 +288,24 @@ impl SshHost {
         ))
     }
 
-    /// The command ended before it said anything we know.
-    fn not_started(&self, stream: &mut SshStream) -> EngineError {
-        let said = stream.diagnosis();
-        if let Some(Sudo::Password(_)) = &self.sudo {
-            return self.wrong_sudo_password();
+    /// Takes the answer to hello. A program that the host cannot run at all ends here without one.
+    fn greeted(&self, stream: SshStream, mode: Mode) -> Result<Started, EngineError> {
+        let agent =
+            Agent::greeted(&self.host, Box::new(stream), mode.access(), self.means.cancel.clone(), START);
+        match agent {
+            Ok(agent) => Ok(Started::Running(agent)),
+            Err(error) => Err(match program::unfit(&error.cause) {
+                Some((cause, hint)) => self.failed("access.agent", cause, hint),
+                None => error,
+            }),
         }
-        if said.contains("not in the sudoers") || said.contains("not allowed") {
-            return self.failed(
-                "access.sudo",
-                format!("{} may not use sudo", self.settings.user),
-                "add the user to the sudo group, or connect as root",
-            );
+    }
+
+    /// The command ended before it said anything we know.
+    fn not_started(&self, stream: &mut SshStream, sudo: &Sudo) -> EngineError {
+        let said = stream.diagnosis();
+        if let Sudo::Password(_) = sudo {
+            return self.refused_by_sudo(&said).unwrap_or_else(|| self.wrong_sudo_password());
         }
         self.failed(
             "access.agent",
@@ -327,139 +314,45 @@ impl SshHost {
         )
     }
 
-    fn wrong_sudo_password(&self) -> EngineError {
-        self.failed(
-            "access.sudo_password",
-            format!("sudo did not accept the password of {}", self.settings.user),
-            "give the right one with `sudo_password_file` in the topology, or when asked; or allow sudo without a password for this user",
-        )
+    fn digest(&self, program: &Program) -> Result<(String, u64), EngineError> {
+        program.digest().map_err(|cause| EngineError::failed("connect", cause).on(&self.host))
     }
 
-    fn digest(&self) -> Result<(String, u64), EngineError> {
-        self.means.program.digest().map_err(|cause| EngineError::failed("connect", cause).on(&self.host))
+    /// The programs that are tried now.
+    fn programs(&self) -> &[Program] {
+        self.means.programs.groups().get(self.group).map_or(&[], Vec::as_slice)
     }
 
-    /// How to become root, found out the first time.
-    fn sudo(&mut self) -> Result<Sudo, EngineError> {
-        if let Some(sudo) = &self.sudo {
-            return Ok(sudo.clone());
+    /// Starts an agent; puts the program on the host when it is missing.
+    fn start_or_send(&mut self, mode: Mode) -> Result<Agent, EngineError> {
+        if let Started::Running(agent) = self.start(mode)? {
+            return Ok(agent);
         }
-        let sudo = if self.settings.user == "root" || !self.settings.sudo {
-            Sudo::No
-        } else if self.works_without_password()? {
-            Sudo::WithoutPassword
-        } else {
-            let given = self.means.access.sudo.get(&self.host).or_else(|| self.means.access.sudo.get(""));
-            let password = match given {
-                Some(password) => Some(password.clone()),
-                None if self.settings.sudo_password_file.is_empty() => {
-                    self.means.ask.sudo_password(&self.host)
-                }
-                None => Some(read_password(&self.settings.sudo_password_file)?),
-            };
-            Sudo::Password(password.ok_or_else(|| {
-                self.failed(
-                    "access.sudo",
-                    format!("sudo asks for the password of {}", self.settings.user),
-                    "name a file with it by `ssh: {sudo_password_file: FILE}`, run on a terminal to be asked, or allow sudo without a password",
-                )
-            })?)
-        };
-        self.sudo = Some(sudo.clone());
-        Ok(sudo)
-    }
-
-    fn works_without_password(&self) -> Result<bool, EngineError> {
-        let mut stream = self.run(&format!("echo {READY}"), &Sudo::WithoutPassword)?;
-        let until = Instant::now() + START;
-        while let Ok(Some(line)) = stream.line(until) {
-            if line.trim_end() == READY {
-                return Ok(true);
-            }
+        self.send_program()?;
+        match self.start(mode)? {
+            Started::Running(agent) => Ok(agent),
+            Started::Missing => Err(self.failed(
+                "access.agent",
+                "the agent's copy is not what was sent",
+                "look at the disk of the host",
+            )),
         }
-        let said = stream.diagnosis();
-        if said.contains("command not found") || said.contains("sudo: not found") {
-            return Err(self.failed(
-                "access.sudo",
-                "there is no sudo on the host",
-                "install it, or connect as root",
-            ));
-        }
-        Ok(false)
-    }
-
-    /// Puts the program on the host.
-    fn send_program(&mut self) -> Result<(), EngineError> {
-        let (digest, size) = self.digest()?;
-        let software = quote(&self.means.software);
-        let script = format!(
-            "set -e; umask 022; mkdir -p {software}; umask 077; d={software}/agent; mkdir -p \"$d\"; chmod 0700 \"$d\"; \
-             t=\"$d/.{digest}.$$\"; trap 'rm -f \"$t\"' EXIT; cat >\"$t\"; \
-             [ \"$(wc -c <\"$t\")\" -eq {size} ] || {{ echo 'it did not arrive whole' >&2; exit 1; }}; \
-             chmod 0700 \"$t\"; sync \"$t\" 2>/dev/null || sync; mv -f \"$t\" \"$d/{digest}\"; trap - EXIT; \
-             for f in \"$d\"/* \"$d\"/.*; do [ -f \"$f\" ] && [ \"$f\" != \"$d/{digest}\" ] && rm -f \"$f\"; done; echo {STORED}"
-        );
-        let sudo = self.sudo()?;
-        let mut stream = self.run(&script, &sudo)?;
-        let sent = (|| -> io::Result<()> {
-            let mut file = File::open(&self.means.program.path)?;
-            let mut piece = vec![0; PIECE];
-            loop {
-                let count = file.read(&mut piece)?;
-                if count == 0 {
-                    break;
-                }
-                if self.means.cancel.is_cancelled() {
-                    return Err(io::ErrorKind::Interrupted.into());
-                }
-                stream.write_all(&piece[..count], Instant::now() + IDLE)?;
-            }
-            stream.close_input();
-            Ok(())
-        })();
-        if self.means.cancel.is_cancelled() {
-            return Err(EngineError::interrupted("connect").on(&self.host));
-        }
-        let until = Instant::now() + START;
-        while let Ok(Some(line)) = stream.line(until) {
-            if line.trim_end() == STORED {
-                self.sent += size;
-                return Ok(());
-            }
-        }
-        let said = stream.diagnosis();
-        let why = match sent {
-            Err(error) if said.is_empty() => error.to_string(),
-            _ => said,
-        };
-        let hint = if why.contains("No space left") {
-            format!("free space on the file system of {}", self.means.software)
-        } else if why.contains("Permission denied") || why.contains("not permitted") {
-            "connect as root, or set `ssh: {sudo: true}` for this host".to_owned()
-        } else {
-            format!("{} must be a folder that can be written to", self.means.software)
-        };
-        Err(self.failed(
-            "access.agent",
-            format!("the agent's copy could not be put on the host: {why}"),
-            &hint,
-        ))
     }
 }
 
 impl Connected for SshHost {
-    fn agent(&mut self, access: Access) -> Result<Agent, EngineError> {
-        if let Some(agent) = self.start(access)? {
-            return Ok(agent);
+    fn agent(&mut self, mode: Mode) -> Result<Agent, EngineError> {
+        loop {
+            match self.start_or_send(mode) {
+                Err(error)
+                    if error.step == super::agent::OTHER_PROTOCOL
+                        && self.group + 1 < self.means.programs.groups().len() =>
+                {
+                    self.group += 1;
+                }
+                other => return other,
+            }
         }
-        self.send_program()?;
-        self.start(access)?.ok_or_else(|| {
-            self.failed(
-                "access.agent",
-                "the agent's copy is not what was sent",
-                "look at the disk of the host",
-            )
-        })
     }
 
     fn describe(&self) -> String {
@@ -487,7 +380,8 @@ fn jump(settings: &Ssh) -> (Ssh, String) {
         }
         _ => (place.trim_matches(['[', ']']).to_owned(), 22),
     };
-    (Ssh { user, port, jump: String::new(), ..settings.clone() }, address)
+    let key = if settings.jump_key.is_empty() { settings.key.clone() } else { settings.jump_key.clone() };
+    (Ssh { user, port, key, jump: String::new(), password_file: String::new(), ..settings.clone() }, address)
 }
 
 /// One word for a POSIX shell.
