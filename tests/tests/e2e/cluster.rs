@@ -1,6 +1,8 @@
 //! The standard profile on bare, air-gapped hosts: install from one bundle, prove it by a message, change
 //! nothing twice, survive restarts, leave nothing.
 
+use crate::delivery::survives_kills;
+use crate::demonstration::services_are_sandboxed;
 use crate::product::{Outcome, Person, authority, cluster_file, first_account, install_arguments, sign_in};
 use maxim_tests::chat::{Chat, Server, Tls};
 use maxim_tests::hosts::{
@@ -140,8 +142,22 @@ pub fn is_well(result: &Value) -> bool {
 fn services_hosts_and_everything_restart_without_help() {
     let cluster = Cluster::of_three();
     let result = cluster.install().ok().result();
-    cluster.run(&["restart"]).ok();
-    cluster.wait_well();
+    survives_kills(
+        &cluster,
+        &endpoint(&result, "xmpp", 0),
+        &[("app1", "maxim-im"), ("db1", "maxim-mariadb")],
+        "three",
+    );
+    for (host, service) in [
+        ("cache1", "maxim-redis"),
+        ("db1", "maxim-mariadb"),
+        ("app1", "maxim-im"),
+        ("app1", "maxim-console"),
+        ("app1", "maxim.target"),
+    ] {
+        cluster.testbed.host(host).sh(&format!("systemctl restart {service}")).unwrap();
+        cluster.wait_well();
+    }
     for host in cluster.testbed.hosts() {
         host.reboot().unwrap();
         cluster.wait_well();
@@ -158,37 +174,81 @@ fn services_hosts_and_everything_restart_without_help() {
     assert!(status["components"].as_array().unwrap().iter().all(|one| one["health"] != "well"), "{status:#}");
     cluster.run(&["start"]).ok();
     cluster.wait_well();
+    cluster.run(&["restart"]).ok();
+    cluster.wait_well();
+}
+
+/// What hosts were before anything was installed.
+struct Before(Vec<(Snapshot, String)>);
+
+impl Before {
+    fn of(cluster: &Cluster) -> Self {
+        let hosts = cluster.testbed.hosts().iter();
+        Self(hosts.map(|host| (host.snapshot().unwrap(), host.live_state().unwrap())).collect())
+    }
+
+    /// Purges, and sees that files, units, users, groups, kernel settings and firewall are as they were.
+    #[track_caller]
+    fn is_back_after_a_purge(&self, cluster: &Cluster) {
+        for (host, (before, _)) in cluster.testbed.hosts().iter().zip(&self.0) {
+            assert!(!before.changes_to(&host.snapshot().unwrap()).is_empty());
+        }
+        cluster.run(&["uninstall", "--purge", "--yes"]).ok();
+        for (host, (before, live)) in cluster.testbed.hosts().iter().zip(&self.0) {
+            let changes = before.changes_to(&host.snapshot().unwrap());
+            let shown: Vec<_> = changes.iter().map(ToString::to_string).collect();
+            assert!(shown.is_empty(), "left on {}:\n{}", host.name(), shown.join("\n"));
+            let now = host.live_state().unwrap();
+            assert!(now.contains("sysctl /proc/sys/net/core/somaxconn:") && now.contains("user root:"));
+            let both = |one: &str, other: &str| {
+                one.lines()
+                    .filter(|line| !other.lines().any(|same| same == *line))
+                    .map(str::to_owned)
+                    .collect()
+            };
+            let (new, gone): (Vec<String>, Vec<String>) = (both(&now, live), both(live, &now));
+            assert!(new.is_empty() && gone.is_empty(), "{}: new {new:#?}, gone {gone:#?}", host.name());
+        }
+    }
 }
 
 #[test]
 fn a_purge_leaves_hosts_as_they_were() {
     let cluster = Cluster::of_three();
-    let before: Vec<_> = cluster
-        .testbed
-        .hosts()
-        .iter()
-        .map(|host| (host.snapshot().unwrap(), host.live_state().unwrap()))
-        .collect();
+    let before = Before::of(&cluster);
     cluster.install().ok();
-    for (host, (before, _)) in cluster.testbed.hosts().iter().zip(&before) {
-        assert!(!before.changes_to(&host.snapshot().unwrap()).is_empty());
-    }
-    cluster.run(&["uninstall", "--purge", "--yes"]).ok();
-    for (host, (before, live)) in cluster.testbed.hosts().iter().zip(&before) {
-        let changes = before.changes_to(&host.snapshot().unwrap());
-        let shown: Vec<_> = changes.iter().map(ToString::to_string).collect();
-        assert!(shown.is_empty(), "left on {}:\n{}", host.name(), shown.join("\n"));
-        assert_eq!(&host.live_state().unwrap(), live, "{}", host.name());
-    }
+    before.is_back_after_a_purge(&cluster);
 }
 
 #[test]
 fn an_uninstall_keeps_the_data_and_an_install_finds_it() {
     let cluster = Cluster::of_one();
+    let solo = cluster.testbed.host("solo");
+    let (before, live) = (solo.snapshot().unwrap(), solo.live_state().unwrap());
     let result = cluster.install().ok().result();
+    services_are_sandboxed(solo, 0);
     let (admin, password) = first_account(&result);
     cluster.run(&["uninstall", "--yes"]).ok();
-    let solo = cluster.testbed.host("solo");
+    // The data, who owns it, and nothing else.
+    let left = before.changes_to(&solo.snapshot().unwrap());
+    let accounts = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/subuid", "/etc/subgid"];
+    let other: Vec<_> = left
+        .iter()
+        .filter(|change| {
+            let data = change.path == "/var/lib/maxim" || change.path.starts_with("/var/lib/maxim/");
+            !data && !accounts.contains(&change.path.as_str())
+        })
+        .collect();
+    assert!(other.is_empty(), "left beside the data: {other:#?}");
+    assert!(
+        left.iter().any(|change| change.path.starts_with("/var/lib/maxim/mariadb/data/")),
+        "the data stays"
+    );
+    let now = solo.live_state().unwrap();
+    let new: Vec<_> = now.lines().filter(|line| !live.lines().any(|one| one == *line)).collect();
+    let owner =
+        |line: &&str| ["user maxim", "group maxim", "shadow maxim"].iter().any(|one| line.starts_with(one));
+    assert!(new.iter().all(owner), "left alive or set: {new:#?}");
     assert_eq!(solo.sh("systemctl list-units 'maxim-*' --all --no-legend --plain").unwrap(), "");
     let back = cluster.install().ok().result();
     let at = back["endpoints"]["xmpp"][0].as_str().unwrap().to_owned();
@@ -214,11 +274,19 @@ fn a_user_with_sudo_installs_as_root_does() {
 
 #[test]
 fn postgresql_serves_as_well() {
-    let cluster = Cluster::bare(&[(HostSpec::new("solo"), "im+console+postgresql+redis")], "");
+    // One node reaches it by TLS, the other by its socket.
+    let cluster = Cluster::bare(
+        &[(HostSpec::new("app1"), "im+console+redis"), (HostSpec::new("db1"), "im+postgresql")],
+        "",
+    );
+    let before = Before::of(&cluster);
     let result = cluster.install().ok().result();
     cluster.chat(&result, "barbara");
+    services_are_sandboxed(cluster.testbed.host("db1"), 1);
     assert_eq!(cluster.install().ok().changes(), 0);
-    cluster.run(&["uninstall", "--purge", "--yes"]).ok();
+    let at = endpoint(&result, "xmpp", 0);
+    survives_kills(&cluster, &at, &[("db1", "maxim-postgresql")], "two");
+    before.is_back_after_a_purge(&cluster);
 }
 
 #[test]
@@ -229,9 +297,29 @@ fn other_debians_are_hosts_too() {
             crate::skip("other_debians_are_hosts_too", &format!("Debian 11 is not served: {error:#}"));
             continue;
         }
-        let cluster = Cluster::bare(&[(HostSpec::new("solo").release(release), ALL)], "");
-        let result = cluster.install().ok().result();
-        cluster.chat(&result, "radia");
-        assert_eq!(cluster.install().ok().changes(), 0);
+        let one = |name: &str| HostSpec::new(name).release(release);
+        // Every component on each release; on three hosts, too, when all is asked for.
+        let mut layouts = vec![vec![(one("solo"), ALL)]];
+        if std::env::var_os("MAXIM_TEST_ALL").is_some() {
+            layouts.push(vec![
+                (one("app1"), "im+console"),
+                (one("db1"), "mariadb"),
+                (one("cache1"), "redis"),
+            ]);
+            layouts.push(vec![(one("app1"), "im+console+redis"), (one("db1"), "postgresql")]);
+        }
+        for layout in layouts {
+            chats_and_changes_nothing_twice(&Cluster::bare(&layout, ""));
+        }
     }
+}
+
+/// Installs, chats, sees the sandboxes, and installs again.
+fn chats_and_changes_nothing_twice(cluster: &Cluster) {
+    let result = cluster.install().ok().result();
+    cluster.chat(&result, "radia");
+    for host in cluster.testbed.hosts() {
+        services_are_sandboxed(host, usize::from(cluster.testbed.hosts().len() > 1));
+    }
+    assert_eq!(cluster.install().ok().changes(), 0);
 }

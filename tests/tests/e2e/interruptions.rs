@@ -2,8 +2,8 @@
 
 use crate::cluster::{Cluster, is_well};
 use crate::product::{Outcome, Person, install_arguments};
-use maxim_tests::hosts::wait_for;
 use maxim_tests::hosts::watch::agents;
+use maxim_tests::hosts::{HostSpec, wait_for};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStdout, Command};
 use std::time::{Duration, Instant};
 
-/// How many moments are looked at when all are: spread evenly over the events of an install.
+/// How many moments are looked at when all are: spread evenly over an install, its verification included.
 const MOMENTS: usize = 20;
 
 /// A running install whose events are read as they come.
@@ -79,40 +79,108 @@ fn install_when_free(cluster: &Cluster) -> Outcome {
     .unwrap()
 }
 
-/// Kills an install after its event number `moment`, and proves that the next one completes it.
-fn killed_and_completed(moment: usize) {
-    let cluster = Cluster::of_one();
+/// How far an install has come by what it said: 0 at its start, 1 at its result. Half of it and more is applying.
+fn progress(seen: &[Value]) -> f64 {
+    let count = |wanted: &dyn Fn(&Value) -> bool| seen.iter().filter(|event| wanted(event)).count();
+    let phase = |kind: &str, step: &str| count(&|event| event["event"] == kind && event["step"] == step) > 0;
+    if phase("phase_finished", "verify") {
+        return 0.97;
+    }
+    if count(&|event| event["event"] == "canary") > 0 {
+        return 0.94;
+    }
+    if phase("phase_started", "verify") {
+        return 0.91;
+    }
+    if phase("phase_finished", "apply") {
+        return 0.87;
+    }
+    if phase("phase_started", "apply") {
+        let planned = count(&|event| event["event"] == "planned").max(1);
+        let ended = count(&|event| event["event"] == "task_finished");
+        return 0.2 + 0.65 * (ended.min(planned) as f64 / planned as f64);
+    }
+    let phases = ["connect", "probe", "preflight", "plan"];
+    0.05 * phases.iter().filter(|step| phase("phase_finished", step)).count() as f64
+}
+
+/// Kills an install of three hosts when it has come so far, and proves that the next one completes it.
+fn killed_and_completed(moment: f64) {
+    let cluster = Cluster::of_three();
     let mut running = Running::install(&cluster.person, &cluster.file);
-    if !running.until(|seen| seen.len() > moment) {
+    if !running.until(|seen| progress(seen) >= moment) {
         let outcome = running.end();
-        panic!("the install had ended before event {moment}: {}\n{}", outcome.stdout, outcome.stderr);
+        panic!("the install had ended before {moment}: {}\n{}", outcome.stdout, outcome.stderr);
     }
     let before = running.kill();
+    let last = before.iter().rev().find(|event| event["step"] != Value::Null).cloned().unwrap_or_default();
+    println!("killed at {moment:.3}, after {} events: {} {}", before.len(), last["event"], last["step"]);
     let outcome = install_when_free(&cluster).ok();
-    assert!(is_well(&outcome.result()), "killed after event {moment}: {}", outcome.stdout);
+    assert!(is_well(&outcome.result()), "killed at {moment}: {}", outcome.stdout);
     let twice: Vec<_> = changed(&before).intersection(&changed(&outcome.events())).cloned().collect();
-    assert!(twice.is_empty(), "killed after event {moment}, done twice: {twice:?}");
+    assert!(twice.is_empty(), "killed at {moment}, done twice: {twice:?}");
     assert_eq!(cluster.install().ok().changes(), 0);
     cluster.chat(&outcome.result(), "phoenix");
 }
 
-#[test]
-fn an_install_killed_at_any_moment_is_completed_by_the_next() {
-    let whole = Cluster::of_one().install().ok().events().len();
-    let all = std::env::var_os("MAXIM_TEST_ALL").is_some();
-    let seed = std::env::var("MAXIM_TEST_SEED")
+/// The number that decides which moments are looked at; printed, so that a failure can be had again.
+fn seed() -> usize {
+    std::env::var("MAXIM_TEST_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| usize::try_from(std::process::id()).unwrap());
-    for number in 0..MOMENTS {
-        // Three of them, well apart; the seed moves them.
-        if all || number % 7 == seed % 6 {
-            // The last events come after the work: the whole is a little more than what can be hit.
-            let moment = (number * 2 + 1) * whole / (2 * MOMENTS) * 9 / 10;
-            println!("seed {seed}: killed after event {moment} of {whole}");
-            killed_and_completed(moment);
-        }
+        .unwrap_or_else(|| usize::try_from(std::process::id()).unwrap())
+}
+
+#[test]
+fn an_install_killed_at_any_moment_is_completed_by_the_next() {
+    let seed = seed();
+    // Well apart: one of the first seven, one of the next seven, one of the last six.
+    let chosen = [seed % 7, 7 + seed / 7 % 7, 14 + seed / 49 % 6];
+    let all = std::env::var_os("MAXIM_TEST_ALL").is_some();
+    let moments: Vec<_> = (0..MOMENTS).filter(|number| all || chosen.contains(number)).collect();
+    assert_eq!(moments.len(), if all { MOMENTS } else { 3 });
+    println!("seed {seed}: moments {moments:?} of {MOMENTS}");
+    for number in moments {
+        // The middle of the number's part of the whole.
+        killed_and_completed((number * 2 + 1) as f64 / (2 * MOMENTS) as f64);
     }
+}
+
+#[test]
+fn a_disk_that_fills_up_in_the_middle_is_named_and_an_install_goes_on_when_there_is_room() {
+    let cluster = Cluster::bare(
+        &[
+            (HostSpec::new("app1"), "im+console"),
+            (HostSpec::new("db1").small_disk("/opt", 300), "mariadb"),
+            (HostSpec::new("cache1"), "redis"),
+        ],
+        "",
+    );
+    let host = cluster.testbed.host("db1");
+    // Preflight sees the room; it goes in the moment in which the image of the database is being unpacked.
+    host.write_file(
+        "/usr/local/bin/fill-up",
+        "#!/bin/sh\nuntil ls -d /opt/maxim/images/*mariadb* /opt/maxim/images/.*mariadb* 2>/dev/null | grep -q .; \
+         do sleep 0.01; done\ncat /dev/zero >/opt/filler\n",
+    )
+    .unwrap();
+    host.sh("chmod 755 /usr/local/bin/fill-up; systemd-run -q --unit=fill-up /usr/local/bin/fill-up")
+        .unwrap();
+    let outcome = cluster.install().exits(1);
+    let errors = outcome.result()["errors"].clone();
+    let named = errors.as_array().unwrap().iter().find(|error| error["host"] == "db1").expect("db1 is named");
+    assert_eq!(named["step"], "mariadb/image", "{errors:#}");
+    let message = named["message"].as_str().unwrap().to_lowercase();
+    assert!(message.contains("no space left"), "{errors:#}");
+    assert!(named["hint"] != "", "it says what to do: {errors:#}");
+    // What is there as it is now is told before anything is done.
+    cluster.install().exits(3).says(&["db1", "/opt"]);
+    host.sh("rm /opt/filler").unwrap();
+    let outcome = install_when_free(&cluster).ok();
+    assert!(is_well(&outcome.result()));
+    let twice = cluster.install().ok();
+    assert_eq!(twice.changes(), 0);
+    cluster.chat(&outcome.result(), "room");
 }
 
 #[test]

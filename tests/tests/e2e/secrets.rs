@@ -1,37 +1,59 @@
-//! Secrets stay where they belong: a planted one, and each that the product makes, is looked for in all that a
-//! run says and leaves.
+//! Secrets stay where they belong: planted ones in each place that holds one, and each that the product makes, are
+//! looked for in all that runs say and leave, here and on the hosts, and in what a crash leaves.
 
-use crate::cluster::{ALL, Cluster};
-use maxim_tests::hosts::{HostSpec, SUDO_PASSWORD, USER_SUDO_PASSWORD};
+use crate::cluster::Cluster;
+use crate::product::{Outcome, delivered, install_arguments};
+use maxim_tests::hosts::watch::{Seen, Watch, agents};
+use maxim_tests::hosts::{Host, HostSpec, SUDO_PASSWORD, USER_SUDO_PASSWORD};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-/// Every string in a JSON value that is long enough to be a secret.
-fn strings(value: &Value, at: &str, found: &mut BTreeMap<String, String>) {
-    match value {
-        Value::String(text) if text.len() >= 12 => {
-            found.insert(at.to_owned(), text.clone());
+/// Secrets by what they are. Of one with several lines (a key) each line that is secret is looked for: JSON writes
+/// line ends in another way.
+#[derive(Default)]
+struct Secrets(BTreeMap<String, Vec<String>>);
+
+impl Secrets {
+    fn plant(&mut self, name: &str, secret: &str) {
+        // The head of a key file, and what it says in clear of the public half, are no secret.
+        let mut lines: Vec<_> =
+            secret.lines().filter(|line| line.len() >= 12 && !line.starts_with("-----")).collect();
+        if lines.first().is_some_and(|line| line.starts_with("b3BlbnNzaC1rZXktdjE")) {
+            lines.drain(..2);
         }
-        Value::Object(fields) => {
-            fields.iter().for_each(|(name, field)| strings(field, &format!("{at}.{name}"), found));
-        }
-        Value::Array(items) => items.iter().for_each(|item| strings(item, at, found)),
-        _ => {}
+        assert!(!lines.is_empty(), "{name} has nothing to look for");
+        self.0.insert(name.to_owned(), lines.into_iter().map(str::to_owned).collect());
     }
-}
 
-/// The names of the secrets that stand in `text`.
-fn leaked<'a>(secrets: &'a BTreeMap<String, String>, text: &str) -> Vec<&'a str> {
-    secrets
-        .iter()
-        .filter(|(_, secret)| text.contains(secret.as_str()))
-        .map(|(name, _)| name.as_str())
-        .collect()
+    /// Every string of a JSON file that is long enough to be a secret.
+    fn plant_all(&mut self, value: &Value, at: &str) {
+        match value {
+            Value::String(text) if text.len() >= 12 => self.plant(at, text),
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, field)| self.plant_all(field, &format!("{at}.{name}")));
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.plant_all(item, at)),
+            _ => {}
+        }
+    }
+
+    /// Every private key in a text.
+    fn plant_keys(&mut self, text: &str, at: &str) {
+        let text = text.replace("\\n", "\n");
+        for (number, part) in text.split("PRIVATE KEY-----").enumerate().skip(1).step_by(2) {
+            self.plant(&format!("{at}, key {number}"), part.trim_end_matches("-----END ").trim());
+        }
+    }
+
+    /// The names of those that stand in a text.
+    fn found_in(&self, place: &str, text: &str) -> Vec<String> {
+        let leaked = self.0.iter().filter(|(_, lines)| lines.iter().any(|line| text.contains(line.as_str())));
+        leaked.map(|(name, _)| format!("{name} in {place}")).collect()
+    }
 }
 
 fn files_below(folder: &Path) -> Vec<(String, String)> {
@@ -47,94 +69,251 @@ fn files_below(folder: &Path) -> Vec<(String, String)> {
     found
 }
 
+fn private(cluster: &Cluster, name: &str, content: &str) {
+    let path = cluster.person.file(name, content);
+    assert!(Command::new("chmod").args(["0600", &path]).status().unwrap().success());
+}
+
+/// Two hosts, reached in two ways, with a certificate of the operator's own.
+fn planted(secrets: &mut Secrets) -> Cluster {
+    let cluster =
+        Cluster::bare(&[(HostSpec::new("app1"), "im+console+redis"), (HostSpec::new("db1"), "mariadb")], "");
+    let text = fs::read_to_string(&cluster.file).unwrap();
+    let by_key = format!("user: {USER_SUDO_PASSWORD}, sudo: true, sudo_password_file: sudo-password");
+    let by_password = format!(
+        "roles: [mariadb], ssh: {{user: {USER_SUDO_PASSWORD}, sudo: true, sudo_password_file: sudo-password, \
+         password_file: ssh-password}}"
+    );
+    let text = text.replace("user: root", &by_key).replace("roles: [mariadb]", &by_password);
+    fs::write(&cluster.file, text + "tls: {mode: files, cert: own.crt, key: own.key}\n").unwrap();
+    private(&cluster, "sudo-password", &format!("{SUDO_PASSWORD}\n"));
+    private(&cluster, "ssh-password", &format!("{SUDO_PASSWORD}\n"));
+    let folder = cluster.person.home();
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "30",
+        ])
+        .args(["-subj", "/CN=im.acme.example", "-addext", "subjectAltName=DNS:im.acme.example"])
+        .arg("-keyout")
+        .arg(folder.join("own.key"))
+        .arg("-out")
+        .arg(folder.join("own.crt"))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert!(Command::new("chmod").arg("0600").arg(folder.join("own.key")).status().unwrap().success());
+    secrets.plant("the sudo and SSH password", SUDO_PASSWORD);
+    secrets.plant_keys(&fs::read_to_string(folder.join("own.key")).unwrap(), "the operator's TLS key");
+    secrets.plant_keys(&fs::read_to_string(cluster.testbed.key()).unwrap(), "the SSH key");
+    cluster
+}
+
+/// What the cluster's state holds that nobody else may see.
+fn made(cluster: &Cluster, secrets: &mut Secrets) {
+    let state = cluster.person.home().join(".local/share/maxim/clusters/acme");
+    let read = |name: &str| fs::read_to_string(state.join(name)).unwrap();
+    secrets.plant_all(&serde_json::from_str(&read("secrets.json")).unwrap(), "secrets.json");
+    for file in ["ca.key", "certificates/index.json"] {
+        secrets.plant_keys(&read(file), file);
+    }
+    assert!(secrets.0.len() >= 10, "{:?}", secrets.0.keys());
+}
+
+/// Where a secret may stand in the home of the person: its own file.
+const OWN_FILES: [&str; 8] = [
+    "secrets.json",
+    "initial-account",
+    "ca.key",
+    "certificates/index.json",
+    "sudo-password",
+    "ssh-password",
+    "own.key",
+    "elsewhere-password",
+];
+
+/// All that is found on a host where a secret must not be.
+fn places_of(host: &Host) -> Vec<(String, String)> {
+    let name = host.name();
+    let readable = "find / -xdev -type f -perm -004 \\( -path '/etc/*' -o -path '/var/lib/*' -o -path '/run/*' -o \
+         -path '/opt/maxim/etc/*' -o -path '/tmp/*' -o -path '/root/*' -o -path '/home/*' \\) -not -path '/etc/ssl/*' \
+         -exec cat {} + 2>/dev/null | head -c 50000000 || true";
+    let logs = "find /var/log -type f -not -path '*/journal/*' -exec cat {} + 2>/dev/null || true";
+    vec![
+        (format!("the journal of {name}"), host.sh("journalctl --no-pager -o verbose").unwrap()),
+        (format!("logs of {name}"), host.sh(logs).unwrap()),
+        (format!("files of {name} that everybody may read"), host.sh(readable).unwrap()),
+    ]
+}
+
+fn said(outcome: Outcome) -> (String, String) {
+    (outcome.command, outcome.stdout + &outcome.stderr)
+}
+
 #[test]
 fn no_secret_is_said_or_left_where_it_does_not_belong() {
-    let cluster = Cluster::bare(&[(HostSpec::new("solo"), ALL)], "");
-    let text = fs::read_to_string(&cluster.file).unwrap();
-    let user = format!("user: {USER_SUDO_PASSWORD}, sudo: true, sudo_password_file: sudo-password");
-    fs::write(&cluster.file, text.replace("user: root", &user)).unwrap();
-    let planted = cluster.person.file("sudo-password", &format!("{SUDO_PASSWORD}\n"));
-    assert!(Command::new("chmod").args(["0600", &planted]).status().unwrap().success());
+    let mut secrets = Secrets::default();
+    let cluster = planted(&mut secrets);
+    let mut places = Vec::new();
 
-    // Command lines and environments on this machine see the host's processes too: watched while it works.
-    let done = AtomicBool::new(false);
-    let (outcome, watched) = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let mut seen = String::new();
-            while !done.load(Ordering::Relaxed) {
-                for entry in fs::read_dir("/proc").unwrap().flatten() {
-                    for file in ["cmdline", "environ"] {
-                        let content = fs::read(entry.path().join(file)).unwrap_or_default();
-                        let shown = String::from_utf8_lossy(&content);
-                        if shown.contains("maxim") && !seen.contains(shown.as_ref()) {
-                            seen.push_str(&shown);
-                        }
-                    }
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            seen
-        });
-        let mut arguments = crate::product::install_arguments(&cluster.file);
-        arguments.push("-vv".to_owned());
-        let outcome = cluster.person.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-        done.store(true, Ordering::Relaxed);
-        (outcome.ok(), watcher.join().unwrap())
-    });
-    assert!(watched.contains("maxim-ctl"), "the watcher saw the work");
+    // Command lines and environments, here and on the hosts, are watched all the while.
+    let watch = Watch::start(cluster.testbed.folder());
+    let mut arguments = install_arguments(&cluster.file);
+    arguments.push("-vv".to_owned());
+    places.push(said(cluster.person.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).ok()));
+    made(&cluster, &mut secrets);
 
-    let state = cluster.person.home().join(".local/share/maxim/clusters/acme");
-    let made: Value = serde_json::from_str(&fs::read_to_string(state.join("secrets.json")).unwrap()).unwrap();
-    let mut secrets = BTreeMap::from([("the sudo password".to_owned(), SUDO_PASSWORD.to_owned())]);
-    strings(&made, "secrets", &mut secrets);
-    assert!(secrets.len() >= 4, "{:?}", secrets.keys());
-    let member = "a passphrase nobody guesses";
-    let add = ["user", "add", "ada@im.acme.example", "--password-stdin", "-vv", "-f", &cluster.file];
-    let added = cluster.person.run_with(&add, &format!("{member}\n")).ok();
-    secrets.insert("the member's password".to_owned(), member.to_owned());
-
-    let mut places: Vec<(String, String)> = vec![
-        ("the install's output".to_owned(), outcome.stdout + &outcome.stderr),
-        ("the output of user add".to_owned(), added.stdout + &added.stderr),
-        ("command lines and environments".to_owned(), watched),
-    ];
-    // Which of them drifted on the host must not show what is in them.
-    let solo = cluster.testbed.host("solo");
-    solo.sh("for f in $(grep -rlE 'password|requirepass' /etc/maxim); do echo '# drift' >>$f; done").unwrap();
+    let passphrase = "a passphrase nobody guesses";
+    secrets.plant("the member's password", passphrase);
+    for command in [&["add", "ada"][..], &["passwd", "ada"]] {
+        let command = [&["user"], command, &["--password-stdin", "-vv", "-f", &cluster.file]].concat();
+        places.push(said(cluster.person.run_with(&command, &format!("{passphrase}\n")).ok()));
+    }
+    let list =
+        cluster.person.file("staff.csv", "address,password\nlisted,a password in a list\nlisted,twice\n");
+    secrets.plant("a password of a list", "a password in a list");
+    places.push(said(cluster.person.run(&["user", "import", &list, "-vv", "-f", &cluster.file]).exits(2)));
+    fs::remove_file(&list).unwrap();
+    // What drifted on a host must not show what is in it; keys and passwords of every kind.
+    for host in cluster.testbed.hosts() {
+        host.sh(
+            "for f in $(grep -rlE 'password|requirepass|PRIVATE KEY' /etc/maxim) /etc/maxim/*/*-password; do \
+                 echo '# drift' >>$f; done",
+        )
+        .unwrap();
+    }
     for arguments in [
         &["config", "diff", "-vv"][..],
-        &["plan", "-vv", "-o", "plan.json"],
-        &["install", "--dry-run", "-vv"],
+        &["config", "get", "-vv"],
+        &["plan", "-vv", "-o", "kept.plan"],
+        &["install", "--dry-run", "-vv", "--yes"],
         &["logs", "-n", "5000"],
         &["status", "-vv"],
-        &["doctor"],
+        &["check", "-vv"],
+        &["unlock", "-vv"],
+        &["doctor", "-vv"],
+        &["ca", "export", "-vv"],
+        &["install", "-vv", "--yes"],
     ] {
-        let mut arguments = arguments.to_vec();
-        let (path, key) = (crate::product::bundle(), crate::product::key_of(crate::product::bundle()));
-        arguments.extend(["--bundle", path.to_str().unwrap(), "--trust-key", key.to_str().unwrap()]);
-        arguments.extend(["-f", &cluster.file]);
-        let outcome = cluster.person.run(&arguments);
-        places.push((outcome.command, outcome.stdout + &outcome.stderr));
+        let outcome = cluster
+            .person
+            .run(&delivered(&[arguments, &["-f", &cluster.file, "--force", "disk.sync"]].concat()));
+        assert_ne!(outcome.code, 2, "{}: {}", outcome.command, outcome.stderr);
+        places.push(said(outcome));
     }
-    places.push(("the journal".to_owned(), solo.sh("journalctl --no-pager -o verbose").unwrap()));
-    places.push((
-        "logs".to_owned(),
-        solo.sh("cat /var/log/maxim/* /var/log/*.log 2>/dev/null || true").unwrap(),
-    ));
-    let readable = "find / -xdev -type f -perm -004 \\( -path '/etc/maxim/*' -o -path '/var/lib/maxim/*' -o -path '/run/*' -o \
-         -path '/opt/maxim/etc/*' -o -path '/etc/systemd/*' \\) -exec cat {} + 2>/dev/null | head -c 20000000 || true";
-    places.push(("files that everybody may read".to_owned(), solo.sh(readable).unwrap()));
-    for (path, content) in files_below(cluster.person.home()) {
-        let own = ["secrets.json", "initial-account", "sudo-password"];
-        if !own.iter().any(|name| path.ends_with(name)) {
-            places.push((path, content));
-        }
+    places.push(said(elsewhere(&cluster, &mut secrets)));
+    places.extend(crashes(&cluster));
+    let seen = watch.end();
+    places.push(watched(&seen));
+    assert!(seen.may_dump.is_empty(), "a crash of these would write a core file: {:#?}", seen.may_dump);
+
+    for host in cluster.testbed.hosts() {
+        places.extend(places_of(host));
     }
-    let found: Vec<_> = places
-        .iter()
-        .flat_map(|(place, text)| {
-            leaked(&secrets, text).into_iter().map(move |name| format!("{name} in {place}"))
-        })
-        .collect();
+    let home = files_below(cluster.person.home());
+    assert!(
+        home.iter().any(|(path, _)| path.contains("/journal/"))
+            && home.iter().any(|(path, _)| path.ends_with(".plan"))
+    );
+    places.extend(home.into_iter().filter(|(path, _)| !OWN_FILES.iter().any(|own| path.ends_with(own))));
+    let found: Vec<_> = places.iter().flat_map(|(place, text)| secrets.found_in(place, text)).collect();
     assert!(found.is_empty(), "{found:#?}");
+}
+
+fn watched(seen: &Seen) -> (String, String) {
+    println!("{} looks at all processes, {} texts", seen.rounds, seen.texts.len());
+    assert!(seen.saw("maxim-ctl") && seen.saw("agent") && seen.saw("mariadbd"), "the watcher saw the work");
+    let all: Vec<_> = seen.texts.iter().map(String::as_str).collect();
+    ("command lines and environments".to_owned(), all.join("\n"))
+}
+
+/// A topology that names services elsewhere: the passwords in its files are not said, whatever becomes of it.
+fn elsewhere(cluster: &Cluster, secrets: &mut Secrets) -> Outcome {
+    secrets.plant("the password of a database elsewhere", "planted-db-elsewhere-77");
+    private(cluster, "elsewhere-password", "planted-db-elsewhere-77\n");
+    let address = cluster.testbed.host("app1").address();
+    let text = fs::read_to_string(&cluster.file).unwrap();
+    let hosts: Vec<_> = text.lines().filter(|line| !line.contains("mariadb")).collect();
+    let text = hosts.join("\n").replace("console, redis", "console").replace("name: acme", "name: other")
+        + &format!(
+            "\ndatabase: {{engine: mariadb, external: {{url: 'mysql://maxim@{address}:3306/maxim', password_file: \
+             elsewhere-password}}}}\nredis: {{external: {{url: 'rediss://{address}:6379', password_file: \
+             elsewhere-password}}}}\n"
+        );
+    let file = cluster.person.file("elsewhere.yaml", &text);
+    let outcome = cluster.person.run(&delivered(&["check", "-f", &file, "-vv"]));
+    assert_ne!(outcome.code, 2, "{}", outcome.stderr);
+    outcome
+}
+
+/// What `maxim.ctl` and an agent say and leave when they are made to crash in the middle of an install, where core
+/// files are welcome; and what an agent says to a request that it does not understand.
+fn crashes(cluster: &Cluster) -> Vec<(String, String)> {
+    let mut places = Vec::new();
+    let app = cluster.testbed.host("app1");
+    for host in cluster.testbed.hosts() {
+        let limits = "* - core unlimited\nroot - core unlimited\n";
+        host.write_file("/etc/security/limits.d/00-core.conf", limits).unwrap();
+    }
+    for victim in ["maxim.ctl", "agent"] {
+        app.sh("echo '# drift' >>/etc/maxim/redis/redis.conf").unwrap();
+        let plain = install_arguments(&cluster.file);
+        let plain = cluster.person.command(&plain.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut command = Command::new("prlimit");
+        command.arg("--core=unlimited").arg(plain.get_program()).args(plain.get_args()).env_clear();
+        for (name, value) in plain.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        let mut child = command
+            .current_dir(cluster.person.home())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut text: Vec<_> = Vec::new();
+        for line in lines.by_ref() {
+            let begun = line.contains("\"task_started\"");
+            text.push(line);
+            if begun {
+                break;
+            }
+        }
+        let victims =
+            if victim == "agent" { agents(cluster.testbed.folder(), "app1") } else { vec![child.id()] };
+        assert!(!victims.is_empty(), "an agent works: {text:#?}");
+        for one in victims {
+            assert!(Command::new("kill").args(["-ABRT", &one.to_string()]).status().unwrap().success());
+        }
+        text.extend(lines);
+        let mut errors = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        text.push(errors);
+        let status = child.wait().unwrap();
+        assert!(!status.success(), "{victim} was made to crash: {text:#?}");
+        places.push((format!("a crash of {victim}"), text.join("\n")));
+    }
+    let cores = app
+        .sh("find / -xdev -name 'core*' -type f -size +100k -newer /etc/security/limits.d/00-core.conf")
+        .unwrap();
+    assert!(!cores.contains("core"), "{cores}");
+    let here = fs::read_dir(cluster.person.home()).unwrap().flatten().map(|entry| entry.file_name());
+    let here: Vec<_> = here.filter(|name| name.to_string_lossy().starts_with("core")).collect();
+    assert!(here.is_empty(), "{here:?}");
+
+    let mut agent = cluster.person.command(&["agent"]).stdin(Stdio::piped()).spawn().unwrap();
+    let junk = format!("{{\"request\":\"apply\",\"password\":\"{SUDO_PASSWORD}\"\n{SUDO_PASSWORD}\n");
+    agent.stdin.take().unwrap().write_all(junk.as_bytes()).unwrap();
+    let output = agent.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    places.push(("what an agent says to junk".to_owned(), text.into_owned()));
+    places
 }
