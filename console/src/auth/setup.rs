@@ -82,6 +82,7 @@ enum Credential {
 /// Finds out whether the first administrator must be made, and whether that will work. None: there is one.
 pub fn prepare(store: &Store, file: Option<&Path>) -> Result<Option<Setup>, SetupError> {
     if !store.has_no_administrator()? {
+        wipe_used(file)?;
         return Ok(None);
     }
     let path = file.ok_or(SetupError::NoFile)?;
@@ -111,6 +112,15 @@ impl Setup {
         store.add_administrator(FIRST_ADMINISTRATOR, &hash, now)?;
         replace(&self.path).map_err(|cause| SetupError::File { path: self.path, cause })
     }
+}
+
+/// A run that was killed between keeping the hash and replacing the file left the password in the clear.
+fn wipe_used(file: Option<&Path>) -> Result<(), SetupError> {
+    let Some(path) = file.filter(|path| path.is_file()) else { return Ok(()) };
+    let failed = |cause| SetupError::File { path: path.to_path_buf(), cause };
+    let mut first = [0; 1];
+    let count = std::fs::File::open(path).and_then(|mut file| file.read(&mut first)).map_err(failed)?;
+    if count == 0 || first[0] == b'#' { Ok(()) } else { replace(path).map_err(failed) }
 }
 
 fn read_private(path: &Path) -> Result<Secret, SetupError> {
@@ -165,6 +175,12 @@ mod tests {
         assert!(left.starts_with('#') && !left.contains("planted"));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(prepare(&store, Some(&path)).unwrap().is_none(), "the second start changes nothing");
+        // Killed after the hash was kept, before the file was replaced.
+        std::fs::write(&path, "planted-7431-orbit\n").unwrap();
+        assert!(prepare(&store, Some(&path)).unwrap().is_none());
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with('#'));
+        std::fs::remove_file(&path).unwrap();
+        assert!(prepare(&store, Some(&path)).unwrap().is_none());
     }
 
     #[test]
