@@ -20,7 +20,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
 
-const HTTP: Duration = Duration::from_secs(15);
+/// Longer than the agent waits for the IM core, so that it is the agent who says what was waited for.
+const HTTP: Duration = Duration::from_secs(40);
 /// Sign-in of two accounts and a message, on a host that has just been started.
 const CANARY_SECONDS: u64 = 20;
 /// Canaries of runs that were killed are older than this.
