@@ -4,10 +4,11 @@
 //! Also: owners and groups by name, folders with their parents, and reading with a bound.
 
 use crate::error::{Failure, Result};
+use crate::place::Place;
 use nix::unistd::{Gid, Group, Uid, User};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// What temporary names of ours begin with; the sweep of a folder knows them by it.
@@ -58,14 +59,27 @@ impl Ownership {
         differences
     }
 
-    /// Sets owner, group and mode of something that exists; a symbolic link is not followed for the owner.
+    /// Sets owner, group and mode of a file or folder that exists. It is opened first, by no link that could have been
+    /// put on the way ([`Place`]), and nothing that has another name as well is given away.
     pub fn set(&self, path: &Path) -> Result<()> {
+        let file = Place::of(path)?.open()?;
+        let found = file.metadata().map_err(Failure::file("look at", path))?;
+        if found.is_file() && found.nlink() > 1 {
+            return Err(Failure::refused(
+                format!("{} has another name elsewhere on this file system", path.display()),
+                "look at who linked it and why; remove it, then run the command again",
+            ));
+        }
+        self.set_on(&file, path)
+    }
+
+    /// The same for what is open; `path` is only shown.
+    pub fn set_on(&self, file: &File, path: &Path) -> Result<()> {
         if self.user.is_some() || self.group.is_some() {
-            nix::unistd::chown(path, self.user.map(Uid::from_raw), self.group.map(Gid::from_raw))
-                .map_err(Failure::errno("set the owner of", path))?;
+            fchown(file, self.user, self.group).map_err(Failure::file("set the owner of", path))?;
         }
         // After chown, which clears the set-id bits.
-        fs::set_permissions(path, Permissions::from_mode(self.mode))
+        file.set_permissions(Permissions::from_mode(self.mode))
             .map_err(Failure::file("set the mode of", path))
     }
 }
@@ -135,7 +149,7 @@ pub fn make_parents(path: &Path) -> Result<Vec<PathBuf>> {
     }
     missing.reverse();
     for folder in &missing {
-        match fs::create_dir(folder) {
+        match fs::create_dir(Place::of(folder)?.near()) {
             Ok(()) => Ownership::mode(0o755).set(folder)?,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(Failure::file("create the folder", folder)(error)),
@@ -150,22 +164,25 @@ pub fn temporary_beside(path: &Path) -> PathBuf {
     parent(path).join(format!("{TEMPORARY_PREFIX}{name}-{:08x}", rand::random::<u32>()))
 }
 
-/// Writes a whole file: temporary name, owner and mode, sync, rename, sync of the folder.
+/// Writes a whole file: temporary name, owner and mode, sync, rename, sync of the folder. All of it in a folder that is
+/// held open and was reached by no link of somebody else.
 pub fn write_atomic(path: &Path, content: &[u8], ownership: Ownership) -> Result<()> {
     make_parents(path)?;
-    sweep(path);
-    let temporary = temporary_beside(path);
+    let place = Place::of(path)?;
+    sweep(&place.near());
+    let temporary = place.temporary();
     let written = (|| {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&temporary)
-            .map_err(Failure::file("create", &temporary))?;
+            .map_err(Failure::file("create a file beside", path))?;
         file.write_all(content).map_err(Failure::file("write", path))?;
-        ownership.set(&temporary)?;
+        ownership.set_on(&file, path)?;
         file.sync_all().map_err(Failure::file("sync", path))?;
-        commit(&temporary, path)
+        fs::rename(&temporary, place.near()).map_err(Failure::file("rename into place", path))?;
+        place.sync()
     })();
     if written.is_err() {
         let _ = fs::remove_file(&temporary);

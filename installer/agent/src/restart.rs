@@ -35,6 +35,11 @@ impl Marks {
         self.folder.join(plain)
     }
 
+    /// Whether anything is owed to anybody.
+    pub fn any(&self) -> bool {
+        fs::read_dir(&self.folder).is_ok_and(|mut marks| marks.next().is_some())
+    }
+
     /// What a service is owed.
     pub fn owed(&self, service: &str) -> Option<Owed> {
         let text = read_text(self.path(service));

@@ -20,6 +20,7 @@ use maxim_model::Secret;
 use maxim_model::task::Task;
 use maxim_model::wire::{Access, Reply, Request, ServiceAction, WIRE_VERSION};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -37,11 +38,29 @@ type Promotion = fn() -> std::io::Error;
 /// Serves on the process's own standard streams until the input ends. An engine that goes in the middle of an apply
 /// (interrupted, killed, cut off) is noticed after the task in hand: nothing more is begun. A `promotable` one becomes
 /// an agent that may change things when it is asked to.
-pub fn serve_standard(access: Access, promotable: bool) -> Result<()> {
+/// With a `peer`, standard input must be a socket that this user has opened.
+pub fn serve_standard(access: Access, promotable: bool, peer: Option<&str>) -> Result<()> {
+    if let Some(peer) = peer {
+        require_peer(peer)?;
+    }
     let link = Link::new(std::io::stdin(), std::io::stdout()).watching(input_ended);
     let promotion: Option<Promotion> =
         (promotable && access == Access::ReadOnly).then_some(promote as Promotion);
     serve_link(access, promotion, link)
+}
+
+/// Standard input must be a socket whose other end was opened by this user: who may open the socket's file is said by
+/// its mode, and this is seen by the kernel.
+fn require_peer(name: &str) -> Result<()> {
+    let wanted = nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
+    let found = getsockopt(&std::io::stdin(), PeerCredentials).map(|peer| peer.uid());
+    match (wanted, found) {
+        (Some(wanted), Ok(found)) if wanted == found => Ok(()),
+        _ => Err(Failure::refused(
+            format!("only {name} may talk to this agent, over its socket"),
+            "look at who tried: the agent's service is maxim-agent.socket",
+        )),
+    }
 }
 
 /// Runs the very file that runs already (which was hashed before it was started) as a full agent, in this process.
@@ -94,6 +113,9 @@ fn serve_link(
     // Releases the lock, if this agent holds it.
     server.lock().unwrap_or_else(PoisonError::into_inner).lease = None;
     tasks::finish_syncs();
+    if access == Access::Full {
+        tasks::remove_replaced(&server.lock().unwrap_or_else(PoisonError::into_inner).scope);
+    }
     outcome
 }
 

@@ -180,7 +180,7 @@ impl Unpacker<'_> {
             .open(&target)
             .map_err(Failure::file("create", &shown))?;
         copy(entry, &mut file, &shown)?;
-        ownership.set(&target)?;
+        ownership.set_on(&file, &shown)?;
         self.files.insert(path.to_path_buf());
         Ok(())
     }

@@ -14,8 +14,33 @@ pub struct FactsQuery {
     pub names: Vec<String>,
     /// Units of ours whose state is wanted.
     pub units: Vec<String>,
+    /// System users that the host's roles need.
+    #[serde(default)]
+    pub users: Vec<UserQuery>,
     /// Folder for the disk probe (synced small writes, at most one second); none: not probed.
     pub disk_probe: Option<String>,
+}
+
+/// A system user that will be made, or was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserQuery {
+    /// Its name.
+    pub name: String,
+    /// File of ours that remembers what we made.
+    pub made: String,
+}
+
+/// A user that exists under a name of ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserFact {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub uid: u32,
+    /// Its shell.
+    pub shell: String,
+    /// We made it.
+    pub ours: bool,
 }
 
 /// A port that will be bound.
@@ -85,6 +110,9 @@ pub struct Facts {
     pub disks: Vec<Disk>,
     /// State of the asked ports.
     pub ports: Vec<PortFact>,
+    /// Those of the asked users that exist.
+    #[serde(default)]
+    pub users: Vec<UserFact>,
     /// Answers for the asked names.
     pub names: Vec<NameFact>,
     /// Result of the disk probe.

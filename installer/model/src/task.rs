@@ -38,6 +38,8 @@ pub enum TaskKind {
     Directory(DirectoryTask),
     /// A file with its whole content.
     File(FileTask),
+    /// One line of ours in a file that belongs to others too.
+    Line(LineTask),
     /// A component image unpacked under the images folder; content comes from the bundle.
     Image(ImageTask),
     /// A program file; content comes from the bundle or the checkout.
@@ -72,6 +74,24 @@ pub struct UserTask {
     pub name: String,
     /// Home folder (not created).
     pub home: String,
+    /// File of ours that remembers what we made; empty: nothing is remembered, and nothing is removed.
+    #[serde(default)]
+    pub made: String,
+}
+
+/// See [`TaskKind::Line`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LineTask {
+    /// Absolute path. Made with mode 0600, its folder with 0700, when it is not there.
+    pub path: String,
+    /// The line, without its end. It ends in the marker.
+    pub line: String,
+    /// The last word of the line, by which it is known.
+    pub marker: String,
+    /// File of ours that remembers what we made.
+    #[serde(default)]
+    pub made: String,
 }
 
 /// See [`TaskKind::Directory`].
@@ -323,10 +343,35 @@ pub enum AbsentTask {
     Tree(String),
     /// A folder, only if it is empty.
     EmptyDirectory(String),
-    /// A user and its group.
-    User(String),
+    /// A user and its group, as far as we made them.
+    User(AbsentUser),
+    /// A line of ours in a file that belongs to others too.
+    Line(AbsentLine),
     /// A systemd unit by full name: stopped, disabled, removed.
     Unit(String),
+}
+
+/// See [`AbsentTask::User`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AbsentUser {
+    /// Name of user and group.
+    pub name: String,
+    /// File of ours that remembers what we made.
+    pub made: String,
+}
+
+/// See [`AbsentTask::Line`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AbsentLine {
+    /// Absolute path.
+    pub path: String,
+    /// The last word of the line.
+    pub marker: String,
+    /// File of ours that remembers what we made: the file and its folder are removed only when they stand there and
+    /// hold nothing else.
+    pub made: String,
 }
 
 impl TaskKind {
@@ -336,6 +381,7 @@ impl TaskKind {
             Self::User(_) => "user",
             Self::Directory(_) => "directory",
             Self::File(_) => "file",
+            Self::Line(_) => "line",
             Self::Image(_) => "image",
             Self::Binary(_) => "binary",
             Self::Archive(_) => "archive",

@@ -12,7 +12,7 @@ mod system;
 
 use crate::scope::Scope;
 use crate::services;
-use maxim_model::facts::{Facts, FactsQuery, NameFact, UnitFact};
+use maxim_model::facts::{Facts, FactsQuery, NameFact, UnitFact, UserFact, UserQuery};
 use maxim_model::task::ServiceManager;
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,7 @@ pub fn gather(query: &FactsQuery, scope: &Scope) -> Facts {
         let units = threads.spawn(|| units(query, scope));
         let mut facts = system::look();
         facts.disks = query.paths.iter().map(|path| disk::look(path)).collect();
+        facts.users = query.users.iter().filter_map(user).collect();
         (facts.artefacts, facts.clusters) = traces(scope);
         conflicts::look(&mut facts);
         facts.names = names.join().unwrap_or_default();
@@ -57,6 +58,18 @@ fn units(query: &FactsQuery, scope: &Scope) -> Vec<UnitFact> {
         None => ServiceManager::Systemd,
     };
     services::facts(&manager, &query.units).unwrap_or_default()
+}
+
+/// A user that exists under a name of ours.
+fn user(query: &UserQuery) -> Option<UserFact> {
+    let user = nix::unistd::User::from_name(&query.name).ok().flatten()?;
+    let made = crate::made::Made::at(&query.made).ok()?;
+    Some(UserFact {
+        name: query.name.clone(),
+        uid: user.uid.as_raw(),
+        shell: user.shell.display().to_string(),
+        ours: made.holds("user", &query.name).unwrap_or(false),
+    })
 }
 
 fn resolve_all(names: &[String]) -> Vec<NameFact> {

@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,7 +115,8 @@ impl Supervisor {
         let _ = fs::remove_file(&socket);
         // The folder is 0700, so nobody gets in between bind and the next line.
         let listener = unix::listen(&socket)?;
-        Ownership::mode(0o600).set(&socket)?;
+        fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))
+            .map_err(Failure::file("set the mode of", &socket))?;
         let pid = std::process::id();
         let started = procfs::start_time(pid).unwrap_or(0);
         write_atomic(

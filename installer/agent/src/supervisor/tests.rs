@@ -107,7 +107,11 @@ fn starts_reports_restarts_and_stops() {
 #[test]
 fn a_service_that_does_not_stay_up_is_an_error_with_its_last_words_and_backs_off() {
     let root = tempfile::tempdir().unwrap();
-    define(root.path(), "bad", &shell("echo no configuration >&2; exit 7"), false);
+    // It has something to be ready for: without that, the moment between its start and its end counts as well.
+    let never = root.path().join("never.sock");
+    let definition =
+        format!("{}ready: {{socket: {}}}\n", shell("echo no configuration >&2; exit 7"), never.display());
+    define(root.path(), "bad", &definition, false);
     let running = Running::start(root);
     let failure = running.ask(&Ask::Start { name: "bad".into() }).unwrap_err().to_string();
     assert!(failure.contains("status 7") && failure.contains("no configuration"), "{failure}");

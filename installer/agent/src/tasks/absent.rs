@@ -5,10 +5,11 @@ use super::{Context, Outcome, sysctl};
 use crate::deadline::Deadline;
 use crate::error::{Failure, Result};
 use crate::files::{absolute, parent, sync_folder};
+use crate::made::Made;
 use crate::process::Invocation;
 use crate::services::keeper;
 use crate::supervisor::{client, control};
-use maxim_model::task::{AbsentTask, Change, ServiceManager};
+use maxim_model::task::{AbsentTask, AbsentUser, Change, ServiceManager};
 use nix::unistd::{Group, User};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,28 +29,13 @@ const SHARED: &[&str] = &[
 fn ours(context: &Context<'_>, path: &Path) -> Result<()> {
     let named = path.file_name().is_some_and(|name| name.to_string_lossy().contains("maxim"));
     let shared = named && SHARED.iter().any(|folder| parent(path) == Path::new(folder));
-    if shared || context.scope.owns(path) || holds_only_console_keys(path) {
+    if shared || context.scope.owns(path) {
         return Ok(());
     }
     Err(Failure::refused(
         format!("{} is not ours to remove", path.display()),
         "only what the installer made is removed; remove it by hand if it must go",
     ))
-}
-
-/// The file of keys beside the administrator's own, when every line in it is a console's (or it is not there).
-fn holds_only_console_keys(path: &Path) -> bool {
-    let place = path.file_name().is_some_and(|name| name == "authorized_keys2")
-        && parent(path).file_name().is_some_and(|name| name == ".ssh");
-    let ours = |line: &str| {
-        line.starts_with("restrict,")
-            && line.rsplit(' ').next().is_some_and(|comment| comment.starts_with("maxim-console@"))
-    };
-    place
-        && match fs::read_to_string(path) {
-            Ok(text) => text.lines().filter(|line| !line.trim().is_empty()).all(ours),
-            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-        }
 }
 
 fn exists(path: &Path) -> bool {
@@ -71,10 +57,7 @@ pub fn check(context: &Context<'_>, task: &AbsentTask) -> Result<Change> {
         }
         AbsentTask::EmptyDirectory(path) => {
             let path = absolute(path)?;
-            // An empty folder for keys holds nothing of anybody; the console's key may have made it.
-            if path.file_name().is_none_or(|name| name != ".ssh") {
-                ours(context, &path)?;
-            }
+            ours(context, &path)?;
             match (path.is_dir(), is_empty(&path)) {
                 (false, _) => Change::None,
                 (true, true) => remove(format!("the empty folder {}", path.display())),
@@ -83,10 +66,12 @@ pub fn check(context: &Context<'_>, task: &AbsentTask) -> Result<Change> {
                 }
             }
         }
-        AbsentTask::User(name) => match (User::from_name(name), Group::from_name(name)) {
-            (Ok(None), Ok(None)) => Change::None,
-            _ => remove(format!("the user {name} and its group")),
+        AbsentTask::User(user) => match ours_of(user)? {
+            (false, false) => Change::None,
+            (true, _) => remove(format!("the user {} and its group", user.name)),
+            (false, true) => remove(format!("the group {}", user.name)),
         },
+        AbsentTask::Line(line) => super::line::check_absent(line)?,
         AbsentTask::Unit(name) => {
             let keeper = keeper(&ServiceManager::Systemd);
             let state = keeper.states(std::slice::from_ref(name))?.pop().unwrap_or_default();
@@ -121,17 +106,15 @@ pub fn apply(context: &Context<'_>, task: &AbsentTask) -> Result<Outcome> {
         }
         AbsentTask::EmptyDirectory(path) => {
             let path = absolute(path)?;
-            // An empty folder for keys holds nothing of anybody; the console's key may have made it.
-            if path.file_name().is_none_or(|name| name != ".ssh") {
-                ours(context, &path)?;
-            }
+            ours(context, &path)?;
             if !path.is_dir() || !is_empty(&path) {
                 return Ok(Outcome::unchanged(format!("{} is left: it is not empty", path.display())));
             }
             fs::remove_dir(&path).map_err(Failure::file("remove", &path))?;
             Ok(Outcome::changed(format!("removed {}", path.display())))
         }
-        AbsentTask::User(name) => remove_user(context, name),
+        AbsentTask::User(user) => remove_user(context, user),
+        AbsentTask::Line(line) => super::line::apply_absent(line),
         AbsentTask::Unit(name) => {
             let removed = keeper(&ServiceManager::Systemd).remove(name, &context.deadline)?;
             context.marks().paid(name.trim_end_matches(".service"))?;
@@ -167,9 +150,20 @@ fn remove_tree(path: &Path) -> Result<()> {
     sync_folder(parent(path))
 }
 
-fn remove_user(context: &Context<'_>, name: &str) -> Result<Outcome> {
+/// Whether user and group are there and were made by us.
+fn ours_of(task: &AbsentUser) -> Result<(bool, bool)> {
+    let made = Made::at(&task.made)?;
+    let user = matches!(User::from_name(&task.name), Ok(Some(_))) && made.holds("user", &task.name)?;
+    let group = matches!(Group::from_name(&task.name), Ok(Some(_))) && made.holds("group", &task.name)?;
+    Ok((user, group))
+}
+
+fn remove_user(context: &Context<'_>, task: &AbsentUser) -> Result<Outcome> {
+    let name = task.name.as_str();
     super::user::check_name(name)?;
-    if let Ok(Some(user)) = User::from_name(name) {
+    let made = Made::at(&task.made)?;
+    let (user, group) = ours_of(task)?;
+    if user && let Ok(Some(user)) = User::from_name(name) {
         if user.uid.is_root() || user.uid.as_raw() >= 1000 {
             return Err(Failure::refused(
                 format!("the user {name} has the number {}: it is not a system user of ours", user.uid),
@@ -178,29 +172,11 @@ fn remove_user(context: &Context<'_>, name: &str) -> Result<Outcome> {
         }
         Invocation::new("userdel", &[name])?.check(context.deadline.left())?;
     }
+    made.forget("user", name)?;
     // Often gone with its user.
-    if let Ok(Some(_)) = Group::from_name(name) {
+    if group && matches!(Group::from_name(name), Ok(Some(_))) {
         Invocation::new("groupdel", &[name])?.check(context.deadline.left())?;
     }
+    made.forget("group", name)?;
     Ok(Outcome::changed(format!("removed the user {name}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::holds_only_console_keys;
-
-    #[test]
-    fn a_key_file_with_a_line_of_somebody_else_is_not_ours() {
-        let folder = tempfile::tempdir().unwrap();
-        let ssh = folder.path().join(".ssh");
-        std::fs::create_dir(&ssh).unwrap();
-        let file = ssh.join("authorized_keys2");
-        assert!(holds_only_console_keys(&file), "already gone");
-        let ours = "restrict,from=\"10.0.0.1\",command=\"/x agent --read-only\" ssh-ed25519 AAAA maxim-console@acme\n";
-        std::fs::write(&file, ours).unwrap();
-        assert!(holds_only_console_keys(&file));
-        std::fs::write(&file, format!("{ours}ssh-ed25519 AAAA anna@laptop\n")).unwrap();
-        assert!(!holds_only_console_keys(&file));
-        assert!(!holds_only_console_keys(&ssh.join("authorized_keys")), "the administrator's file never is");
-    }
 }

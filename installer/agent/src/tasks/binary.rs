@@ -83,7 +83,7 @@ pub fn apply(task: &BinaryTask, id: &str, source: &mut dyn ContentSource) -> Res
             copy(&mut content, &mut file, &path)?;
             content.verify(&task.name, &task.sha256)?;
         }
-        Ownership::mode(0o755).set(&temporary)?;
+        Ownership::mode(0o755).set_on(&file, &path)?;
         file.sync_all().map_err(Failure::file("sync", &path))?;
         drop(file);
         commit(&temporary, &path)

@@ -3,6 +3,7 @@
 use super::Outcome;
 use crate::error::{Failure, Result};
 use crate::files::{Ownership, absolute, make_parents, parent, sync_folder};
+use crate::place::Place;
 use maxim_model::task::{Change, DirectoryTask};
 use std::fs;
 use std::io::ErrorKind;
@@ -44,7 +45,7 @@ pub fn apply(task: &DirectoryTask, change: &Change) -> Result<Outcome> {
     let path = absolute(&task.path)?;
     let ownership = Ownership::resolve(&task.owner, &task.group, &task.mode)?;
     make_parents(&path)?;
-    match fs::create_dir(&path) {
+    match fs::create_dir(Place::of(&path)?.near()) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(Failure::file("create the folder", path)(error)),

@@ -3,10 +3,12 @@
 use super::Outcome;
 use crate::difference::unified;
 use crate::error::{Failure, Result};
-use crate::files::{Ownership, absolute, read_bounded, write_atomic};
+use crate::files::{Ownership, absolute, write_atomic};
+use crate::place::Place;
 use maxim_model::task::{Change, FileTask};
 use std::fs;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 /// Bytes of a file that is compared.
@@ -38,7 +40,11 @@ pub fn compare(
             unified(&shown, old, content)
         }
     };
-    let found = match fs::symlink_metadata(path) {
+    let place = Place::existing(path)?;
+    let found = place
+        .as_ref()
+        .map_or_else(|| Err(ErrorKind::NotFound.into()), |place| fs::symlink_metadata(place.near()));
+    let found = match found {
         Ok(found) => found,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Ok(Change::Create { summary: format!("create {shown}"), diff: diff_of("") });
@@ -56,7 +62,10 @@ pub fn compare(
     };
     let mut diff = String::new();
     if !only_if_absent && found.is_file() {
-        let old = read_bounded(path, BOUND)?.unwrap_or_default();
+        let old = match &place {
+            Some(place) => read_open(place.open()?, path)?,
+            None => Vec::new(),
+        };
         if old != content.as_bytes() {
             differences.insert(0, "new content".to_owned());
             diff = diff_of(&String::from_utf8_lossy(&old));
@@ -68,11 +77,23 @@ pub fn compare(
     Ok(Change::Update { summary: format!("{shown}: {}", differences.join(", ")), diff })
 }
 
+fn read_open(file: File, path: &Path) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    file.take(BOUND + 1).read_to_end(&mut content).map_err(Failure::file("read", path))?;
+    if content.len() as u64 > BOUND {
+        return Err(Failure::refused(
+            format!("{} is larger than {BOUND} bytes", path.display()),
+            "look at it on the host itself",
+        ));
+    }
+    Ok(content)
+}
+
 /// Makes it so.
 pub fn apply(task: &FileTask, change: &Change) -> Result<Outcome> {
     let path = absolute(&task.path)?;
     let ownership = Ownership::resolve(&task.owner, &task.group, &task.mode)?;
-    if task.only_if_absent && path.is_file() {
+    if task.only_if_absent && fs::symlink_metadata(&path).is_ok_and(|found| found.is_file()) {
         ownership.set(&path)?;
     } else {
         write_atomic(&path, task.content.expose().as_bytes(), ownership)?;

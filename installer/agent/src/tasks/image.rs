@@ -11,12 +11,14 @@ use crate::files::{
     Ownership, absolute, make_parents, parent, read_text, remove_any, sweep, temporary_beside, write_atomic,
 };
 use crate::link::ContentSource;
+use crate::restart::Marks;
+use crate::scope::Scope;
 use crate::unpack::unpack;
 use maxim_model::task::{Change, ImageTask};
 use nix::sys::statvfs::statvfs;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -51,6 +53,35 @@ pub fn finish_syncs() {
     let handles = std::mem::take(&mut *SYNCS.lock().unwrap_or_else(PoisonError::into_inner));
     for handle in handles {
         let _ = handle.join();
+    }
+}
+
+/// Replaced folders that services may still run from.
+static OLD: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// What the names of such folders begin with.
+const OLD_PREFIX: &str = ".maxim-old-";
+
+fn aside(path: &Path) -> PathBuf {
+    let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    parent(path).join(format!("{OLD_PREFIX}{name}-{:08x}", rand::random::<u32>()))
+}
+
+/// Removes folders that were replaced, this time or by a run that was killed, unless a service is still owed the restart
+/// that takes it off them.
+pub fn remove_replaced(scope: &Scope) {
+    let marks = Marks::new(scope.restarts());
+    let mut folders: Vec<PathBuf> = std::mem::take(&mut *OLD.lock().unwrap_or_else(PoisonError::into_inner));
+    if marks.any() {
+        return;
+    }
+    let beside = scope.own_paths().iter().flat_map(|own| [own.join("images"), own.join("web")]);
+    for entry in beside.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(OLD_PREFIX) {
+            folders.push(entry.path());
+        }
+    }
+    for folder in folders {
+        remove_any(&folder);
     }
 }
 
@@ -123,9 +154,12 @@ fn make(
         nix::unistd::syncfs(handle).map_err(Failure::errno("sync the file system of", temporary))?;
     }
     fs::write(&mark, format!("{} {boot}\n", task.sha256)).map_err(Failure::file("write", &mark))?;
-    // A folder in the way is incomplete, or it would not be replaced.
+    // A folder in the way is incomplete, or it would not be replaced. After a power cut a service may run from it all
+    // the same (its mark is of another boot), so it goes only when that has been restarted.
     if path.symlink_metadata().is_ok() {
-        remove_any(path);
+        let aside = aside(path);
+        fs::rename(path, &aside).map_err(Failure::file("set aside", path))?;
+        OLD.lock().unwrap_or_else(PoisonError::into_inner).push(aside);
     }
     fs::rename(temporary, path).map_err(Failure::file("rename into place", path))?;
     sync_later(path, &task.sha256);

@@ -10,8 +10,9 @@ mod command;
 mod directory;
 mod file;
 mod image;
-pub use image::{completed, finish_syncs};
+pub use image::{completed, finish_syncs, remove_replaced};
 mod limits;
+mod line;
 mod sql;
 mod sysctl;
 mod unit;
@@ -108,6 +109,7 @@ fn look(context: &mut Context<'_>, task: &Task) -> Result<Change> {
         TaskKind::User(user) => user::check(user),
         TaskKind::Directory(directory) => directory::check(directory),
         TaskKind::File(file) => file::check(file),
+        TaskKind::Line(line) => line::check(line),
         TaskKind::Image(image) => image::check(image, "image"),
         TaskKind::Archive(image) => image::check(image, "archive"),
         TaskKind::Binary(binary) => binary::check(binary),
@@ -142,6 +144,7 @@ pub fn apply(context: &mut Context<'_>, task: &Task, content: &mut dyn ContentSo
         TaskKind::User(user) => user::apply(context, user),
         TaskKind::Directory(directory) => directory::apply(directory, &change),
         TaskKind::File(file) => file::apply(file, &change),
+        TaskKind::Line(line) => line::apply(line, &change),
         TaskKind::Image(image) | TaskKind::Archive(image) => image::apply(image, &task.id, content),
         TaskKind::Binary(binary) => binary::apply(binary, &task.id, content),
         TaskKind::Unit(unit) => unit::apply(context, unit, task.stage),

@@ -8,8 +8,8 @@ use crate::scope::Scope;
 use maxim_model::Secret;
 use maxim_model::names::Stage;
 use maxim_model::task::{
-    AbsentTask, CertificateTask, Change, CommandTask, DirectoryTask, FileTask, ServiceManager, Task,
-    TaskKind, UnitTask,
+    AbsentTask, AbsentUser, CertificateTask, Change, CommandTask, DirectoryTask, FileTask, ServiceManager,
+    Task, TaskKind, UnitTask,
 };
 use maxim_model::wire::Access;
 use std::fs;
@@ -213,8 +213,11 @@ fn only_what_is_ours_can_be_removed() {
         assert!(failure.to_string().contains("not ours"), "{failure}");
         assert!(Path::new(foreign).parent().unwrap().exists());
     }
-    assert!(place.check(&absent(AbsentTask::User("root".into()))).unwrap().is_change());
-    let failure = place.apply(&absent(AbsentTask::User("root".into()))).unwrap_err();
+    let root = absent(AbsentTask::User(AbsentUser { name: "root".into(), made: place.text("made") }));
+    assert_eq!(place.check(&root).unwrap(), Change::None, "what we did not make is not ours to remove");
+    fs::write(place.text("made"), "user root\n").unwrap();
+    assert!(place.check(&root).unwrap().is_change());
+    let failure = place.apply(&root).unwrap_err();
     assert!(matches!(failure, Failure::Refused { .. }), "{failure}");
 }
 

@@ -232,6 +232,7 @@ pub(crate) fn title(task: &Task) -> String {
         TaskKind::User(user) => format!("user {}", user.name),
         TaskKind::Directory(directory) => format!("folder {}", directory.path),
         TaskKind::File(file) => format!("file {}", file.path),
+        TaskKind::Line(line) => format!("line in {}", line.path),
         TaskKind::Image(image) | TaskKind::Archive(image) => format!("image {}", image.name),
         TaskKind::Binary(binary) => format!("program {}", binary.name),
         TaskKind::Unit(unit) => format!("service {}", unit.name),
@@ -247,7 +248,9 @@ pub(crate) fn title(task: &Task) -> String {
         ) => {
             format!("removal of {path}")
         }
-        TaskKind::Absent(AbsentTask::User(name) | AbsentTask::Unit(name)) => format!("removal of {name}"),
+        TaskKind::Absent(AbsentTask::User(user)) => format!("removal of {}", user.name),
+        TaskKind::Absent(AbsentTask::Line(line)) => format!("removal of our line in {}", line.path),
+        TaskKind::Absent(AbsentTask::Unit(name)) => format!("removal of {name}"),
     }
 }
 

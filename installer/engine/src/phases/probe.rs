@@ -2,8 +2,9 @@
 
 use crate::events::millis;
 use crate::fleet;
+use crate::render::context::{CONSOLE_USER, SERVICE_USER, made};
 use crate::run::{Run, Session};
-use maxim_model::facts::{FactsQuery, PortQuery};
+use maxim_model::facts::{FactsQuery, PortQuery, UserQuery};
 use maxim_model::names::{Profile, Role};
 use maxim_model::topology::{Host, Topology};
 use maxim_model::wire::{Reply, Request};
@@ -75,9 +76,20 @@ pub(crate) fn query(topology: &Topology, host: &Host, disk: DiskProbe) -> FactsQ
         ],
         ports: ports(topology, host),
         names: if standard { vec![topology.domain.clone()] } else { Vec::new() },
+        users: if standard { users(topology, host) } else { Vec::new() },
         units: host.roles.iter().map(|role| role.service()).collect(),
         disk_probe: (standard && database && disk == DiskProbe::Databases).then(|| paths.data.clone()),
     }
+}
+
+/// The system users that a host gets.
+fn users(topology: &Topology, host: &Host) -> Vec<UserQuery> {
+    let console = host.roles.contains(&Role::Console).then_some(CONSOLE_USER);
+    [SERVICE_USER]
+        .into_iter()
+        .chain(console)
+        .map(|name| UserQuery { name: name.into(), made: made(topology) })
+        .collect()
 }
 
 /// The ports that a host's roles bind, with the address each is bound on.

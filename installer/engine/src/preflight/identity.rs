@@ -27,6 +27,22 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
             ))
             .unless(others.is_empty(), Verdict::Block),
     );
+    for user in &facts.users {
+        let shell = user.shell.rsplit('/').next().unwrap_or_default();
+        let person = user.uid >= 1000 || user.uid == 0 || !["", "nologin", "false"].contains(&shell);
+        results.push(
+            Check::new("identity.user", &host.name, &format!("the user {}", user.name))
+                .measured(if user.ours {
+                    "made by an earlier install".into()
+                } else {
+                    format!("was there before, number {}, shell {}", user.uid, user.shell)
+                })
+                .threshold("absent, made by us, or a system user without a shell")
+                .why("services and their data belong to it; a person's account of that name could read them")
+                .fix(format!("rename or remove the account {} of this host", user.name))
+                .unless(user.ours || !person, Verdict::Block),
+        );
+    }
     if let Ok(address) = host.address.parse::<IpAddr>()
         && matches!(host.connection, Connection::Ssh(_))
     {
@@ -88,7 +104,30 @@ mod tests {
     use super::{between, checks};
     use crate::sample;
     use maxim_model::check::Verdict;
+    use maxim_model::facts::UserFact;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_persons_account_under_a_name_of_ours_blocks_and_a_system_user_does_not() {
+        let topology = sample::single_host();
+        let judge = |uid: u32, shell: &str, ours: bool| {
+            let mut facts = sample::facts(4 << 30);
+            facts.users = vec![UserFact { name: "maxim".into(), uid, shell: shell.into(), ours }];
+            let artefacts = BTreeMap::new();
+            let subject = Subject {
+                topology: &topology,
+                host: &topology.hosts[0],
+                facts: &facts,
+                artefacts: &artefacts,
+            };
+            let results = super::checks(&subject);
+            results.into_iter().find(|result| result.id == "identity.user").unwrap().verdict
+        };
+        assert_eq!(judge(1000, "/bin/bash", false), Verdict::Block);
+        assert_eq!(judge(900, "/bin/bash", false), Verdict::Block);
+        assert_eq!(judge(900, "/usr/sbin/nologin", false), Verdict::Pass);
+        assert_eq!(judge(1000, "/bin/false", true), Verdict::Pass);
+    }
 
     #[test]
     fn a_host_of_another_cluster_and_a_wrong_address_block() {

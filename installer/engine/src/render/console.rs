@@ -47,7 +47,10 @@ pub(crate) fn value(
     known_hosts: &str,
     secrets: &Secrets,
 ) -> Result<Value, EngineError> {
-    let mut value = json!({"topology": "", "known_hosts": "", "state": "", "authorized_key": ""});
+    let mut value = json!({
+        "topology": "", "known_hosts": "", "state": "", "authorized_key": "",
+        "marker": format!("maxim-console@{}", topology.name),
+    });
     let has_console = topology.with_role(Role::Console).next().is_some();
     let Some(key) = secrets.get(KEY).filter(|_| has_console && topology.profile == Profile::Standard) else {
         return Ok(value);
@@ -60,7 +63,7 @@ pub(crate) fn value(
         let consoles: Vec<&str> =
             topology.with_role(Role::Console).map(|host| host.address.as_str()).collect();
         value["authorized_key"] = format!(
-            "restrict,from=\"{}\",command=\"{} agent --observe\" ssh-ed25519 {} maxim-console@{}\n",
+            "restrict,from=\"{}\",command=\"{} agent --observe\" ssh-ed25519 {} maxim-console@{}",
             consoles.join(","),
             program.path,
             STANDARD.encode(public_of(key)?),

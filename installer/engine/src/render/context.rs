@@ -41,6 +41,16 @@ pub struct HostInput<'a> {
 /// Name of the database and of its account.
 const DATABASE_NAME: &str = "maxim";
 
+/// User of the services and of their data (standard profile).
+pub(crate) const SERVICE_USER: &str = "maxim";
+/// User of the console alone: its key and its way to the agent are nothing for the other services.
+pub(crate) const CONSOLE_USER: &str = "maxim-console";
+
+/// File on a host that remembers which users, files and folders were made by us.
+pub(crate) fn made(topology: &Topology) -> String {
+    format!("{}/made-by-maxim", topology.paths.data)
+}
+
 /// Builds the context of one host. Secrets and certificates that do not exist yet are made (in memory: the caller
 /// saves them before anything is sent).
 pub fn context_for(
@@ -52,7 +62,7 @@ pub fn context_for(
     let topology = input.topology;
     let embedded = topology.profile == Profile::Embedded;
     let root = input.root.map(|path| path.display().to_string()).unwrap_or_default();
-    let user = if embedded { "" } else { "maxim" };
+    let user = if embedded { "" } else { SERVICE_USER };
     let manager =
         if embedded { ServiceManager::Supervisor { root: root.clone() } } else { ServiceManager::Systemd };
     console::ensure_key(topology, secrets)?;
@@ -89,6 +99,8 @@ pub fn context_for(
         "manager": manager,
         "user": user,
         "group": user,
+        "console_user": if embedded { "" } else { CONSOLE_USER },
+        "made": made(topology),
         "artefacts": input.artefacts,
         "endpoints": endpoints(topology, host.host),
         "sockets": {

@@ -23,13 +23,15 @@
 //! | `sizing` | numbers of [`crate::sizing`]: bytes unless the name says otherwise |
 //! | `manager` | the `manager` of unit tasks: `manager: "{{ manager }}"` |
 //! | `user`, `group` | the service user (`maxim`; embedded: empty, which means whoever runs the agent) |
+//! | `console_user` | the console's own user, whose group has the same name; embedded: empty |
+//! | `made` | file on the host that remembers what was made by us and could have been there before: the `made` of `user` and `line` tasks |
 //! | `artefacts` | by name (`mariadb`, `postgresql`, `redis`, `maxim-im`, `maxim-console`, `maxim-ctl`, `web`): `{name, version, artefact, path, sha256, size, unpacked_size, in_place}`; write `artefacts["maxim-im"].path`. `web` is absent when there is no web chat |
 //! | `endpoints` | `database {engine, host, address, port, local, remote_clients, name, user}`, `redis {kind, host, address, port, local, remote_clients}`, `im: [address..]`, `im_hosts: [{name, address}..]`; `local`: on this host, use the socket; `remote_clients`: an IM host elsewhere connects to it, so that it must listen and speak TLS |
 //! | `sockets` | `{im_admin, mariadb, postgresql, redis}`: paths (`postgresql`: folder) below `paths.run` |
 //! | `secrets` | by name, made on first use: `database_im_password`, `redis_password`, `console_admin_password`, `console_session_key`, … |
 //! | `certificates` | by component with that role on this host (`im`, `console`, `mariadb`, `postgresql`, `redis`): `{certificate, key}` |
 //! | `ca_certificate` | PEM of the cluster's authority |
-//! | `console` | standard profile, empty texts elsewhere. On the console's host: `{topology, known_hosts, state}` (files of its state folder; its key is `secrets.console_ssh_key`). On the others: `{authorized_key}`, one line that admits the console's key to a read-only agent |
+//! | `console` | standard profile, empty texts elsewhere. On the console's host: `{topology, known_hosts, state}` (files of its state folder; its key is `secrets.console_ssh_key`). On the others: `{authorized_key, marker}`, one line that admits the console's key to an agent that may only be looked at, and its last word |
 //! | `peers` | addresses of the other hosts |
 //! | `purge` | uninstall only: remove data too |
 //! | `item` | inside `for_each` |
@@ -38,7 +40,7 @@
 
 mod body;
 mod console;
-mod context;
+pub(crate) mod context;
 
 pub use body::Renderer;
 pub use context::{HostInput, RenderInput, context_for};
