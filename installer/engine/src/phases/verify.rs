@@ -8,13 +8,14 @@ use crate::events::millis;
 use crate::files;
 use crate::fleet;
 use crate::remote::Agent;
+use crate::render::context::read_pem;
 use crate::run::{Run, Session};
 use crate::secrets::Secrets;
 use im_admin_api::{ApiError, CanaryCreated, CreateUser, Empty, ErrorCode, Password, SweepCanaries, paths};
 use maxim_model::Secret;
 use maxim_model::event::EventKind;
 use maxim_model::names::Role;
-use maxim_model::topology::Topology;
+use maxim_model::topology::{Tls, Topology};
 use maxim_model::wire::{CanaryRequest, Reply, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -123,6 +124,12 @@ pub(crate) fn canary(
         })
         .collect();
     let Some(first) = im.first_mut() else { return Ok(()) };
+    // A certificate of the operator's own comes from an authority that only phones and browsers have to know; that
+    // this very certificate is served is what has to be shown here.
+    let (authority, pinned) = match &topology.tls {
+        Tls::PrivateCa => (ca_certificate.to_owned(), String::new()),
+        Tls::Files { cert, .. } => (String::new(), read_pem(cert)?),
+    };
     let host = first.host.name.clone();
     let created: CanaryCreated = {
         let agent = writer(first)?;
@@ -144,8 +151,8 @@ pub(crate) fn canary(
             sender_password: Secret::new(sender.password.expose()),
             receiver: local(&receiver.address),
             receiver_password: Secret::new(receiver.password.expose()),
-            ca_certificate: ca_certificate.to_owned(),
-            pinned_certificate: String::new(),
+            ca_certificate: authority.clone(),
+            pinned_certificate: pinned.clone(),
             deadline_seconds: CANARY_SECONDS,
         });
         let wait = Duration::from_secs(CANARY_SECONDS + 5);

@@ -273,7 +273,8 @@ fn names(topology: &Topology, host: &Host, role: Role) -> Vec<String> {
     names
 }
 
-fn read_pem(path: &str) -> Result<String, EngineError> {
+/// A certificate or key that the topology names.
+pub(crate) fn read_pem(path: &str) -> Result<String, EngineError> {
     std::fs::read_to_string(path).map_err(|error| {
         EngineError::usage("certificates", format!("{path}: {error}"))
             .hint("`tls.cert` and `tls.key` of the topology must name readable PEM files on this machine")
