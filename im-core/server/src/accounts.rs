@@ -17,6 +17,8 @@ use crate::session::Close;
 
 /// What names of canaries begin with.
 pub const CANARY_PREFIX: &str = "maxim-canary-";
+/// For how long the removal of an account is waited for.
+pub const REMOVAL: Duration = Duration::from_secs(2);
 /// Canaries older than this are left over from a run that was killed.
 pub const STALE_CANARY: Duration = Duration::from_mins(15);
 
@@ -172,17 +174,54 @@ pub async fn set_disabled(
     core.store.account(address.as_str()).await?.ok_or_else(|| AccountError::NotFound(address.clone()))
 }
 
-/// Removes an account with all it owns.
+/// Removes an account with all it owns. When this returns nobody can sign in to it any more, its sessions are told
+/// to end, and it is listed no more. What it owns may be millions of messages: after [`REMOVAL`] that goes on in the
+/// background, and until it is done the name is taken.
 ///
 /// # Errors
 /// [`AccountError`]
 pub async fn remove(core: &Arc<Core>, address: &Address) -> Result<(), AccountError> {
-    end_sessions(core, address);
-    let removed = core.store.remove_account(address.as_str()).await?;
+    let removed = core.store.begin_removal(address.as_str()).await?;
     forget(core, address);
-    // Who signed in again meanwhile goes too.
     end_sessions(core, address);
-    if removed { Ok(()) } else { Err(AccountError::NotFound(address.clone())) }
+    if !removed {
+        return Err(AccountError::NotFound(address.clone()));
+    }
+    // A small account is gone at once; of a large one nobody waits for the end.
+    let _ = tokio::time::timeout(REMOVAL, complete_removal(core, address.to_string())).await;
+    Ok(())
+}
+
+/// Removes what a locked account owns, in the background.
+fn complete_removal(core: &Arc<Core>, address: String) -> tokio::task::JoinHandle<()> {
+    /// Between tries when the store fails.
+    const PAUSE: Duration = Duration::from_secs(10);
+    let core = Arc::clone(core);
+    let mut stop = core.stop.subscribe();
+    tokio::spawn(async move {
+        let work = async {
+            while let Err(error) = core.store.remove_account(&address).await {
+                core.report("cannot remove what an account owned; trying again", &error);
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            // The next start completes it.
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    })
+}
+
+/// Completes removals that an earlier run, or another node that died, did not. Waits for none of them.
+///
+/// # Errors
+/// [`AccountError::Store`]
+pub async fn resume_removals(core: &Arc<Core>) -> Result<(), AccountError> {
+    for address in core.store.unfinished_removals().await? {
+        complete_removal(core, address);
+    }
+    Ok(())
 }
 
 /// Makes two canaries; returns their addresses and passwords.

@@ -14,6 +14,7 @@ use im_store::live;
 use crate::connection::{Bound, Connection};
 use crate::core::Core;
 use crate::passwords::random_bytes;
+use crate::routing;
 use crate::session::{Close, Session};
 
 /// The resource that a client asks for, or a random one.
@@ -42,9 +43,8 @@ pub async fn bind(
     }
     let user = core.users.get(account);
     let limits = &core.config.limits;
-    let others = user.with_sessions(|s| {
-        s.iter().filter(|s| s.resource() != address.resource().unwrap_or_default()).count()
-    });
+    let resource = address.resource().unwrap_or_default();
+    let others = routing::sessions(core, account.bare()).iter().filter(|s| s.resource() != resource).count();
     if others as u64 >= limits.sessions_per_account {
         return Err(StanzaError::RESOURCE_CONSTRAINT.with_text("the account has too many sessions"));
     }

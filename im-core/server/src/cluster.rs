@@ -1,31 +1,32 @@
 //! Between nodes: stanzas for sessions elsewhere, and news that concern what other nodes keep in memory.
 //!
 //! Each other node has a queue and a task that sends what queued up as one payload, so that order is kept and a
-//! busy pair of nodes needs few round trips. What a node does not take over comes back: stored messages are
-//! marked as awaiting delivery again, the rest is presence and iqs, whose senders time out by themselves.
-//! On a single node none of this runs.
+//! busy pair of nodes needs few round trips. What a node does not take over comes back: messages wait in the store
+//! anyway and go to another session, what ends sessions is tried again, the rest is presence and iqs, whose
+//! senders time out by themselves. What follows from a node's death is in [`crate::nodes`]. On a single node none
+//! of this runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use im_proto::ns;
 use im_proto::xml::Element;
-use im_proto::{Address, ns};
+use im_store::MessageId;
 use im_store::live::{self, Delivery, LiveEvent, NodeId};
-use im_store::{MessageId, Offline as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::core::Core;
+use crate::core::{Core, Unfinished};
 use crate::features::roster;
-use crate::presence::{addressed, unavailable_from};
-use crate::session::{Close, Session, Urgency};
+use crate::nodes::{self, Questions};
+use crate::session::{Close, Room, Session, Urgency};
 use crate::{offline, routing};
 
 /// What nodes tell each other.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-enum Message {
+pub(crate) enum Message {
     /// A stanza for a session.
     Stanza {
         bare: String,
@@ -47,6 +48,10 @@ enum Message {
     CloseAccount { bare: String },
     /// Hand out what waits for an account.
     FlushOffline { bare: String, resource: String, token: u64 },
+    /// Which messages that wait are held by sessions of an account?
+    AskHeld { bare: String, number: u64 },
+    /// These; or `busy`: they are being handed out.
+    Held { number: u64, busy: bool, ids: Vec<i64> },
 }
 
 /// Messages that wait for one node, at most. A node that is so far behind is treated as gone.
@@ -54,32 +59,79 @@ const QUEUE: usize = 50_000;
 /// Messages in one payload, at most.
 const BATCH: usize = 256;
 
+/// What could not be told and is tried again, at most.
+const AGAIN: usize = 10_000;
+
+/// A message in a queue; a stop waits until it is sent.
+struct Queued {
+    message: Message,
+    _work: Unfinished,
+}
+
 /// Queues to the other nodes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Cluster {
-    queues: Mutex<HashMap<NodeId, mpsc::Sender<Message>>>,
+    queues: Mutex<HashMap<NodeId, mpsc::Sender<Queued>>>,
+    /// Accounts for whom something waits and perhaps nobody who can have it knows.
+    waiting: Mutex<HashSet<Box<str>>>,
+    /// What other nodes have to know and could not be told.
+    again: Mutex<Vec<(NodeId, Message)>>,
+    /// Questions to other nodes.
+    pub(crate) questions: Questions,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing is left half changed by a panic while one of these is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Cluster {
-    fn enqueue(&self, core: &Arc<Core>, node: &NodeId, message: Message) {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn enqueue(&self, core: &Arc<Core>, node: &NodeId, message: Message) {
+        let mut queues = lock(&self.queues);
         let queue = queues.entry(node.clone()).or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(QUEUE);
             tokio::spawn(send_all(Arc::clone(core), node.clone(), receiver));
             sender
         });
-        let refused = match queue.try_send(message) {
+        let refused = match queue.try_send(Queued { message, _work: core.begin_work() }) {
             Ok(()) => return,
-            Err(mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message)) => {
-                message
+            Err(mpsc::error::TrySendError::Full(queued) | mpsc::error::TrySendError::Closed(queued)) => {
+                queued
             }
         };
         if queue.is_closed() {
             queues.remove(node);
         }
         drop(queues);
-        let core = Arc::clone(core);
-        tokio::spawn(async move { put_back(&core, vec![refused]).await });
+        let (core, node) = (Arc::clone(core), node.clone());
+        tokio::spawn(async move { put_back(&core, &node, vec![refused]).await });
+    }
+
+    /// Has somebody look for a session for what waits for this account, in a while.
+    pub fn look_again_for(&self, bare: &str) {
+        lock(&self.waiting).insert(bare.into());
+    }
+
+    /// Tries again what could not be done before. Called now and then.
+    pub async fn retry(&self, core: &Arc<Core>) {
+        let waiting = std::mem::take(&mut *lock(&self.waiting));
+        for bare in waiting {
+            offline::wake(core, &bare, None).await;
+        }
+        let again = std::mem::take(&mut *lock(&self.again));
+        if !again.is_empty() {
+            let nodes: HashSet<NodeId> = core.live.nodes().into_iter().map(|status| status.node).collect();
+            // Who is gone has no sessions and remembers nothing.
+            for (node, message) in again.into_iter().filter(|(node, _)| nodes.contains(node)) {
+                self.enqueue(core, &node, message);
+            }
+        }
     }
 
     fn to_others(&self, core: &Arc<Core>, message: &Message) {
@@ -159,10 +211,11 @@ impl Cluster {
 }
 
 /// Sends what queues up for one node, until it is gone.
-async fn send_all(core: Arc<Core>, node: NodeId, mut queue: mpsc::Receiver<Message>) {
-    let mut batch = Vec::with_capacity(BATCH);
+async fn send_all(core: Arc<Core>, node: NodeId, mut queue: mpsc::Receiver<Queued>) {
+    let mut batch: Vec<Queued> = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
-        let payload = match serde_json::to_vec(&batch) {
+        let messages: Vec<&Message> = batch.iter().map(|queued| &queued.message).collect();
+        let payload = match serde_json::to_vec(&messages) {
             Ok(payload) => Bytes::from(payload),
             Err(error) => {
                 core.report("cannot write a payload for another node", &error);
@@ -175,38 +228,38 @@ async fn send_all(core: Arc<Core>, node: NodeId, mut queue: mpsc::Receiver<Messa
             Err(error) => {
                 core.report("another node did not take over what was sent to it", &error);
                 queue.close();
-                while let Ok(message) = queue.try_recv() {
-                    batch.push(message);
+                while let Ok(queued) = queue.try_recv() {
+                    batch.push(queued);
                 }
-                put_back(&core, batch).await;
+                put_back(&core, &node, batch).await;
                 return;
             }
         }
     }
 }
 
-/// Keeps messages that could not be handed over: they await delivery again, and go to who is there.
-async fn put_back(core: &Arc<Core>, messages: Vec<Message>) {
-    let mut lost: HashMap<String, Vec<MessageId>> = HashMap::new();
-    for message in messages {
-        if let Message::Stanza { bare, id: Some(id), .. } = message {
-            lost.entry(bare).or_default().push(MessageId::from_i64(id));
+/// What could not be handed over to `node`: messages go to who else is there, what ends sessions is kept.
+async fn put_back(core: &Arc<Core>, node: &NodeId, queued: Vec<Queued>) {
+    let mut waiting: HashSet<String> = HashSet::new();
+    for Queued { message, .. } in &queued {
+        match message {
+            Message::Stanza { bare, id: Some(_), .. } | Message::FlushOffline { bare, .. } => {
+                waiting.insert(bare.clone());
+            }
+            Message::Forget { .. } | Message::Close { .. } | Message::CloseAccount { .. } => {
+                let mut again = lock(&core.cluster.again);
+                if again.len() < AGAIN {
+                    again.push((node.clone(), message.clone()));
+                }
+            }
+            Message::Stanza { id: None, .. }
+            | Message::RosterPush { .. }
+            | Message::AskHeld { .. }
+            | Message::Held { .. } => {}
         }
     }
-    for (bare, ids) in lost {
-        if let Err(error) = core.store.postpone(&bare, &ids).await {
-            core.report("cannot keep messages for later", &error);
-            continue;
-        }
-        flush_if_here(core, &bare).await;
-    }
-}
-
-async fn flush_if_here(core: &Arc<Core>, bare: &str) {
-    let Some(user) = core.users.find(bare) else { return };
-    let session = user.with_sessions(|s| s.iter().find(|s| s.priority().is_some_and(|p| p >= 0)).cloned());
-    if let Some(session) = session {
-        offline::flush(core, &session).await;
+    for bare in waiting {
+        offline::wake(core, &bare, Some(node)).await;
     }
 }
 
@@ -217,7 +270,7 @@ pub async fn run(core: Arc<Core>, mut events: mpsc::Receiver<LiveEvent>) {
             LiveEvent::Payload(delivery) => receive(&core, delivery),
             LiveEvent::SessionsLost(sessions) => {
                 let core = Arc::clone(&core);
-                tokio::spawn(async move { sessions_lost(&core, sessions).await });
+                tokio::spawn(async move { nodes::lost(&core, sessions).await });
             }
         }
     }
@@ -237,16 +290,16 @@ fn receive(core: &Arc<Core>, delivery: Delivery) {
             return;
         }
     };
-    let mut undelivered = Vec::new();
+    let mut undelivered: HashSet<String> = HashSet::new();
     for message in messages {
         match message {
             Message::Stanza { ref bare, ref resource, token, ref stanza, id, later } => {
                 let urgency = if later { Urgency::Later } else { Urgency::Now };
                 let stanza = Bytes::copy_from_slice(stanza.as_bytes());
                 let taken = find(core, bare, resource, token)
-                    .is_some_and(|s| s.push(&stanza, id.map(MessageId::from_i64), urgency));
+                    .is_some_and(|s| routing::give(core, &s, &stanza, id.map(MessageId::from_i64), urgency));
                 if !taken && id.is_some() {
-                    undelivered.push(message);
+                    undelivered.insert(bare.clone());
                 }
             }
             Message::RosterPush { bare, query, version } => {
@@ -269,41 +322,24 @@ fn receive(core: &Arc<Core>, delivery: Delivery) {
             }
             Message::CloseAccount { bare } => core.close_sessions(&bare, Close::Revoked),
             Message::FlushOffline { bare, resource, token } => {
-                if let Some(session) = find(core, &bare, &resource, token) {
-                    let core = Arc::clone(core);
-                    tokio::spawn(async move { offline::flush(&core, &session).await });
+                match find(core, &bare, &resource, token).filter(|s| s.room() != Room::Closed) {
+                    Some(session) => offline::begin(core, &session, None),
+                    None => {
+                        undelivered.insert(bare);
+                    }
                 }
             }
+            Message::AskHeld { bare, number } => nodes::answer(core, &delivery.from, &bare, number),
+            Message::Held { number, busy, ids } => core.cluster.questions.answered(number, busy, ids),
         }
     }
     delivery.accept();
     if !undelivered.is_empty() {
         let core = Arc::clone(core);
-        tokio::spawn(async move { put_back(&core, undelivered).await });
-    }
-}
-
-/// Tells the clients here that sessions of a dead node are gone.
-async fn sessions_lost(core: &Arc<Core>, sessions: Vec<live::Session>) {
-    for lost in sessions.iter().filter(|s| s.priority.is_some()) {
-        let Ok(owner) = Address::parse(&lost.bare) else { continue };
-        let user = core.users.get(&owner);
-        let gone = unavailable_from(&format!("{}/{}", lost.bare, lost.resource));
-        let mut told = vec![owner];
-        match user.contacts(&core.store).await {
-            Ok(contacts) => {
-                told.extend(contacts.iter().filter(|c| c.seen_by_contact).map(|c| c.address.clone()));
+        tokio::spawn(async move {
+            for bare in undelivered {
+                offline::wake(&core, &bare, None).await;
             }
-            Err(error) => core.report("cannot read a roster", &error),
-        }
-        for address in told {
-            for resource in routing::sessions(core, address.as_str()) {
-                if let routing::Resource::Here(session) = resource
-                    && session.priority().is_some()
-                {
-                    session.push(&addressed(&gone, address.as_str()), None, Urgency::Later);
-                }
-            }
-        }
+        });
     }
 }

@@ -3,7 +3,8 @@
 //! 1. [`crate::negotiation`] takes it to a bound (or resumed) session, within a deadline;
 //! 2. [`run`] then serves the session: reads stanzas, hands them to their features, and writes what the outbox
 //!    holds, all in one task that sleeps until there is something to do;
-//! 3. at the end the session ends too, unless it can be resumed.
+//! 3. at the end the session ends too, unless it can be resumed. When there is a proper end, the last words are
+//!    exchanged first: what is left is written, and both sides say what they have handled.
 //!
 //! Messages wait for their commit in a queue of the connection ([`Pending`]), in order. What else the client
 //! sends is dealt with meanwhile, except stanzas to somebody for whom a message waits: those queue up behind
@@ -23,7 +24,7 @@ use im_proto::stanza::StanzaKind;
 use im_proto::xml::frame::Mode;
 use im_proto::xml::scan::Attr;
 use im_proto::{Framer, Item, Limits, XmlError};
-use im_store::{Ack, MessageId, StoreError};
+use im_store::{Ack, MessageId, Store, StoreError};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::core::Core;
@@ -172,6 +173,7 @@ impl Connection {
                 Close::Revoked => ("not-authorized", "the account was changed"),
                 Close::Shutdown => ("system-shutdown", ""),
                 Close::Overflow => ("resource-constraint", "too much waits to be read"),
+                Close::Ended => ("", ""),
                 Close::Resumed => return,
             },
         };
@@ -222,7 +224,7 @@ async fn run(mut connection: Connection, bound: Bound) {
 async fn run_until_end(connection: &mut Connection, state: &mut Inbound, generation: u32) -> End {
     let room = connection.core.config.limits.messages_in_flight as usize;
     loop {
-        while state.pending.len() < room {
+        while state.pending.len() < room && !state.session.is_congested() {
             match connection.next_item() {
                 Ok(Some((Item::Stanza(head), raw))) => {
                     if head.kind == StanzaKind::Other {
@@ -232,10 +234,10 @@ async fn run_until_end(connection: &mut Connection, state: &mut Inbound, generat
                         continue;
                     }
                     let Connection { link, framer, lang, .. } = connection;
-                    let session = Arc::clone(&state.session);
+                    let (core, session) = (Arc::clone(&state.core), Arc::clone(&state.session));
                     // On the heap, so that a session that waits does not hold the room for it.
                     let handling = Box::pin(inbound::stanza(state, raw, head, framer, lang.as_deref()));
-                    if let Err(end) = drive(link, &session, generation, handling).await {
+                    if let Err(end) = drive(link, &session, generation, &core.store, handling).await {
                         return end;
                     }
                 }
@@ -256,21 +258,33 @@ async fn run_until_end(connection: &mut Connection, state: &mut Inbound, generat
 }
 
 /// Runs `work`, and while it waits goes on writing what others push for this client.
-async fn drive<T>(link: &mut Link, session: &Session, generation: u32, work: impl Future<Output = T>) -> T {
+async fn drive<T>(
+    link: &mut Link,
+    session: &Session,
+    generation: u32,
+    store: &Store,
+    work: impl Future<Output = T>,
+) -> T {
     let mut work = std::pin::pin!(work);
     std::future::poll_fn(|context| {
         if let Poll::Ready(done) = work.as_mut().poll(context) {
             return Poll::Ready(done);
         }
         // Failures show up again when the work is done.
-        let _ = poll_output(link, session, generation, context);
+        let _ = poll_output(link, session, generation, store, context);
         Poll::Pending
     })
     .await
 }
 
 /// Writes what the outbox holds. Ready with the reason when the connection is to end.
-fn poll_output(link: &mut Link, session: &Session, generation: u32, context: &mut Context<'_>) -> Poll<End> {
+fn poll_output(
+    link: &mut Link,
+    session: &Session,
+    generation: u32,
+    store: &Store,
+    context: &mut Context<'_>,
+) -> Poll<End> {
     session.register(context);
     loop {
         match link.poll_write(context) {
@@ -279,7 +293,7 @@ fn poll_output(link: &mut Link, session: &Session, generation: u32, context: &mu
             Poll::Ready(Ok(())) => {}
         }
         let Some(out) = link.free_output() else { return Poll::Pending };
-        match session.take_output(generation, out) {
+        match session.take_output(generation, out, store) {
             Output::Nothing => return Poll::Pending,
             Output::Bytes => {}
             Output::Close(close) => return Poll::Ready(End::Asked(close)),
@@ -294,7 +308,9 @@ fn poll_event(
     room: usize,
     context: &mut Context<'_>,
 ) -> Poll<Event> {
-    if let Poll::Ready(end) = poll_output(&mut connection.link, &state.session, generation, context) {
+    let congested = state.session.is_congested();
+    let store = &state.core.store;
+    if let Poll::Ready(end) = poll_output(&mut connection.link, &state.session, generation, store, context) {
         return Poll::Ready(Event::End(end));
     }
     if let Some(Pending::Commit(ack, ..)) = state.pending.front_mut()
@@ -302,7 +318,11 @@ fn poll_event(
     {
         return Poll::Ready(Event::Commit(result));
     }
-    if state.pending.len() < room {
+    if state.pending.len() < room && !state.session.is_congested() {
+        if congested {
+            // What was read before the client had to read first.
+            return Poll::Ready(Event::Read);
+        }
         match connection.link.poll_read(context) {
             Poll::Ready(Ok(0)) => return Poll::Ready(Event::End(End::Lost)),
             Poll::Ready(Ok(_)) => return Poll::Ready(Event::Read),
@@ -316,6 +336,61 @@ fn poll_event(
 /// Commits take as long as the store retries; after this the rest is given up with the connection.
 const LAST_COMMITS: Duration = Duration::from_mins(2);
 
+/// How long commits may keep a stream that ends, and how long its last words may take.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// Exchanges the last words of a stream: what waits to be written, how many stanzas were handled and, when
+/// `asks`, how many the client has handled. Nothing more is taken for this client from now on.
+async fn part(connection: &mut Connection, state: &mut Inbound, generation: u32, asks: bool) {
+    let (core, session) = (Arc::clone(&state.core), Arc::clone(&state.session));
+    let commits = async {
+        while let Some(Pending::Commit(ack, ..)) = state.pending.front_mut() {
+            let result = ack.await;
+            inbound::committed(state, result).await;
+        }
+    };
+    let _ = tokio::time::timeout(PARTING, commits).await;
+    session.close(Close::Ended);
+    let words = async {
+        write_out(connection, &session, generation, &core.store).await?;
+        if !session.is_managed() {
+            return Ok(());
+        }
+        connection.link.put(&inbound::acknowledgement(&session));
+        connection.link.flush().await?;
+        while asks && session.is_unacknowledged() {
+            let (item, raw) = connection.read_item().await?;
+            match item {
+                // Stanzas that come now are not handled, and not acknowledged.
+                Item::Stanza(head) if head.kind == StanzaKind::Other => {
+                    inbound::element(state, &raw, &head, connection)?;
+                }
+                Item::Stanza(_) => {}
+                Item::Open(_) | Item::Close => break,
+            }
+        }
+        Ok::<_, End>(())
+    };
+    // A client that is gone already needs no last words.
+    let _ = tokio::time::timeout(PARTING, words).await;
+}
+
+/// Writes all that waits, and notes that the client has it.
+async fn write_out(
+    connection: &mut Connection,
+    session: &Session,
+    generation: u32,
+    store: &Store,
+) -> io::Result<()> {
+    loop {
+        connection.link.flush().await?;
+        let Some(out) = connection.link.free_output() else { continue };
+        if session.take_output(generation, out, store) == Output::Close(Close::Resumed) || out.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
 async fn finish_session(
     mut connection: Connection,
     mut state: Inbound,
@@ -327,6 +402,11 @@ async fn finish_session(
     let session = Arc::clone(&state.session);
     // Begun before the session is gone, so that a stop sees one or the other.
     let work = core.begin_work();
+    if !matches!(end, End::Lost | End::Asked(Close::Resumed)) {
+        // One that is told to go says what it has; one that goes by itself has said it.
+        let asks = matches!(end, End::Asked(Close::Shutdown | Close::Conflict));
+        Box::pin(part(&mut connection, &mut state, generation, asks)).await;
+    }
     if !state.pending.is_empty() {
         let work = core.begin_work();
         // What was taken from the client is dealt with, whatever became of its connection.

@@ -105,8 +105,12 @@ impl Inbound {
 }
 
 fn acknowledge(session: &Session) {
-    let handled = session.handled.load(Ordering::Relaxed);
-    session.push_element(&format!("<a xmlns='{}' h='{handled}'/>", ns::SM));
+    session.push_element(&acknowledgement(session));
+}
+
+/// `<a/>`: how many stanzas of the client were handled.
+pub fn acknowledgement(session: &Session) -> String {
+    format!("<a xmlns='{}' h='{}'/>", ns::SM, session.handled.load(Ordering::Relaxed))
 }
 
 /// Goes on after the commit of the first waiting message.
@@ -246,7 +250,7 @@ pub fn element(state: &mut Inbound, raw: &str, head: &Head, connection: &Connect
         }
         ("a", ns::SM) => {
             let handled = element.attr("h").and_then(|h| h.parse().ok());
-            if session.is_managed() && !handled.is_some_and(|h| session.acknowledge(h)) {
+            if session.is_managed() && !handled.is_some_and(|h| session.acknowledge(h, &state.core.store)) {
                 return Err(End::Stream("undefined-condition", "h acknowledges what was never sent"));
             }
         }

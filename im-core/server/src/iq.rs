@@ -144,7 +144,6 @@ fn pass_on(state: &mut Inbound, received: &Received<'_>, to: Address) {
         id: request.then(|| received.id()),
         sender: state.session.token,
         carbons: false,
-        offline: false,
         archived: false,
         archived_by_sender: false,
         storable: false,

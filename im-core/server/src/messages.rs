@@ -4,8 +4,10 @@
 //! Steps for each message:
 //! 1. checks: domain, block lists (XEP-0191), canaries;
 //! 2. the start tag is written anew with the sender's full address; forged stanza identifiers are dropped;
-//! 3. when anybody keeps it, it is handed to the store, and everything further waits for the commit;
-//! 4. [`deliver`]: to the right sessions, with carbons for the others; when nobody took it, it stays for later.
+//! 3. when it is worth keeping it is handed to the store, where it awaits delivery from its commit on, and everything
+//!    further waits for that commit;
+//! 4. [`deliver`]: to the right sessions, with carbons for the others. Until a client of the receiver has it, it stays
+//!    in the store ([`crate::offline`]).
 //!
 //! Nothing is parsed into a tree on this path.
 
@@ -17,7 +19,7 @@ use im_proto::stanza::{self, Rewrite, StanzaKind, insert_before_end};
 use im_proto::xml::scan::{Attr, Token, scan};
 use im_proto::xml::{Head, Limits};
 use im_proto::{Address, StanzaError, ns};
-use im_store::{Archive as _, ArchiveCopy, MessageId, NewMessage, Offline as _};
+use im_store::{Archive as _, ArchiveCopy, MessageId, NewMessage};
 
 use crate::connection::{End, Pending};
 use crate::core::Core;
@@ -62,13 +64,11 @@ pub struct Outgoing {
     pub sender: u64,
     /// May be copied to other sessions of both sides.
     pub carbons: bool,
-    /// The receiver keeps it until it is delivered, because nobody was there.
-    pub offline: bool,
     /// It is kept in the receiver's archive.
     pub archived: bool,
     /// It is kept in the sender's archive.
     pub archived_by_sender: bool,
-    /// It may be put back for later: it is in the store, and worth it.
+    /// It waits in the store until a client of the receiver has it.
     pub storable: bool,
     /// Between canaries: counted nowhere.
     pub quiet: bool,
@@ -216,7 +216,6 @@ pub async fn receive(state: &mut Inbound, received: &Received<'_>) -> Result<(),
         };
         (archived, archived_by_sender) = decided.await.unwrap_or((true, !own));
     }
-    let offline = storable && !is_reachable(&core, &to);
     let outgoing = Outgoing {
         stanza: Bytes::from(text),
         end,
@@ -226,13 +225,12 @@ pub async fn receive(state: &mut Inbound, received: &Received<'_>) -> Result<(),
         id: received.head.id.map(|_| received.id()),
         sender: session.token,
         carbons: !content.no_copy && (kind == Kind::Chat || (talk && (content.body || content.notable))),
-        offline,
         archived,
         archived_by_sender,
         storable,
         quiet: session.quiet,
     };
-    if archived || archived_by_sender || offline {
+    if storable {
         store(state, outgoing, &peer).await;
     } else if state.waits_for(outgoing.to.bare()) {
         crate::inbound::queue_behind(state, outgoing);
@@ -247,14 +245,12 @@ async fn store(state: &mut Inbound, outgoing: Outgoing, peer: &User) {
     let receiver = peer.bare();
     let sender = outgoing.from.bare();
     let mut copies = Vec::with_capacity(2);
-    if outgoing.archived || outgoing.offline {
-        copies.push(ArchiveCopy {
-            owner: receiver.to_owned(),
-            peer: sender.to_owned(),
-            archive: outgoing.archived,
-            offline: outgoing.offline,
-        });
-    }
+    copies.push(ArchiveCopy {
+        owner: receiver.to_owned(),
+        peer: sender.to_owned(),
+        archive: outgoing.archived,
+        offline: true,
+    });
     if outgoing.archived_by_sender {
         copies.push(ArchiveCopy {
             owner: sender.to_owned(),
@@ -274,20 +270,6 @@ async fn store(state: &mut Inbound, outgoing: Outgoing, peer: &User) {
             refuse(&state.session, &outgoing, StanzaError::RESOURCE_CONSTRAINT);
         }
     }
-}
-
-/// True when a session is there that takes messages to this address.
-fn is_reachable(core: &Core, to: &Address) -> bool {
-    let takes = |priority: Option<i8>, resource: &str| {
-        priority.is_some_and(|p| p >= 0) || (to.resource() == Some(resource))
-    };
-    if core.live.is_single_node() {
-        return core
-            .users
-            .find(to.bare())
-            .is_some_and(|user| user.with_sessions(|s| s.iter().any(|s| takes(s.priority(), s.resource()))));
-    }
-    routing::sessions(core, to.bare()).iter().any(|s| takes(s.priority(), s.resource()))
 }
 
 /// Tells the sender that a message could not be dealt with.
@@ -322,7 +304,7 @@ fn with_id(outgoing: &Outgoing, archived: bool, owner: &str, id: Option<MessageI
     }
 }
 
-/// Sends a stanza to the sessions that are to have it. `id` is its identifier once it is stored.
+/// Sends a stanza to the sessions that are to have it. `id` is its identifier when it is stored.
 pub async fn deliver(core: &Arc<Core>, outgoing: &Outgoing, id: Option<MessageId>) {
     let bare = outgoing.to.bare();
     let all = routing::sessions(core, bare);
@@ -334,9 +316,8 @@ pub async fn deliver(core: &Arc<Core>, outgoing: &Outgoing, id: Option<MessageId
     let mut delivered = 0;
     if !chosen.is_empty() {
         let stanza = with_id(outgoing, outgoing.archived, bare, id);
-        let keep = id.filter(|_| outgoing.storable);
         for &index in &chosen {
-            delivered += u64::from(all[index].send(core, &stanza, keep, Urgency::Now));
+            delivered += u64::from(all[index].send(core, &stanza, id, Urgency::Now));
         }
         if !outgoing.quiet {
             core.metrics.messages_delivered.add(delivered);
@@ -348,52 +329,19 @@ pub async fn deliver(core: &Arc<Core>, outgoing: &Outgoing, id: Option<MessageId
     if outgoing.carbons {
         carbons_for_sender(core, outgoing, id);
     }
-    match id {
-        // It was kept for later, but somebody came while it was being stored: what waits is handed out in order.
-        Some(_) if outgoing.offline && (delivered > 0 || came(core, bare).await) => {}
-        Some(_) if outgoing.offline => core.metrics.messages_offline.add(u64::from(!outgoing.quiet)),
-        Some(id) if delivered == 0 && outgoing.storable => {
-            // Whoever was there when it was stored is gone.
-            if let Err(error) = core.store.postpone(bare, &[id]).await {
-                core.report("cannot keep a message for later", &error);
-            }
-            came(core, bare).await;
-        }
-        _ if delivered == 0 => undelivered(core, outgoing),
-        _ => {}
+    if delivered > 0 {
+        return;
     }
-}
-
-/// True when somebody is there who now gets what waits.
-async fn came(core: &Arc<Core>, bare: &str) -> bool {
-    if !core.live.is_single_node() {
-        // Ask the directory itself: our copy may not know yet of a session that is just being made.
-        if let Ok(sessions) = core.live.sessions_now(bare).await
-            && let Some(session) = sessions
-                .into_iter()
-                .find(|s| s.node != *core.live.node() && s.priority.is_some_and(|p| p >= 0))
-        {
-            core.cluster.flush_offline(core, &session);
-            return true;
-        }
-    }
-    let Some(user) = core.users.find(bare) else { return false };
-    let session = user.with_sessions(|s| s.iter().find(|s| s.priority().is_some_and(|p| p >= 0)).cloned());
-    match session {
-        Some(session) => {
-            Box::pin(crate::offline::flush(core, &session)).await;
-            true
-        }
-        None => false,
+    if id.is_none() {
+        undelivered(core, outgoing);
+    } else if !crate::offline::wake(core, bare, None).await {
+        // It waits in the store. Whoever came just now was told.
+        core.metrics.messages_offline.add(u64::from(!outgoing.quiet));
     }
 }
 
 /// Indices of the sessions that get a message (RFC 6121 §8.5).
 fn choose(outgoing: &Outgoing, all: &[Resource]) -> Vec<usize> {
-    // A message kept for later goes out in order with what waits already.
-    if outgoing.offline {
-        return Vec::new();
-    }
     if let Some(resource) = outgoing.to.resource() {
         if let Some(index) = all.iter().position(|r| r.resource() == resource) {
             return vec![index];

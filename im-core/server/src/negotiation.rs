@@ -15,11 +15,14 @@ use im_proto::{Address, Item, StanzaError, ns};
 
 use crate::binding::{bind, resource_of};
 use crate::connection::{Bound, Connection, End};
+use crate::core::Core;
 use crate::features::registration;
 use crate::framing::Framing;
 use crate::link::Transport;
+use crate::offline;
 use crate::passwords::{hex, random_bytes};
 use crate::sasl::{self, Channel};
+use crate::session::{Session, Unresumed};
 
 /// How far a client has come.
 enum Stage {
@@ -298,6 +301,20 @@ fn error_reply(id: &str, error: StanzaError) -> String {
 /// How long a resumption waits for the commits of the connection before.
 const OLD_COMMITS: Duration = Duration::from_secs(10);
 
+/// A session that was taken over and has no connection yet. However the resumption ends, its time does too.
+struct Untended<'a> {
+    core: &'a Arc<Core>,
+    session: Option<(Arc<Session>, u32)>,
+}
+
+impl Drop for Untended<'_> {
+    fn drop(&mut self) {
+        if let Some((session, generation)) = self.session.take() {
+            crate::presence::await_resumption(self.core, &session, generation);
+        }
+    }
+}
+
 /// `<resume/>` (XEP-0198 §5).
 async fn resume(
     connection: &mut Connection,
@@ -311,6 +328,7 @@ async fn resume(
     let resumed = match (session, handled) {
         (Some(session), Some(handled)) => match session.take_over(id) {
             Some(generation) => {
+                let mut left = Untended { core: &core, session: Some((Arc::clone(&session), generation)) };
                 // What the connection before took in must be counted before we say how much was handled.
                 let lock = Arc::clone(&session.inbound).lock_owned();
                 match tokio::time::timeout(OLD_COMMITS, lock).await {
@@ -321,17 +339,26 @@ async fn resume(
                             escape(id),
                             session.handled.load(Ordering::Relaxed)
                         );
-                        let ok = session.resume(generation, connection.link.framing, handled, &answer);
-                        if !ok {
-                            crate::presence::session_ended(&core, &session).await;
+                        let framing = connection.link.framing;
+                        match session.resume(generation, framing, handled, &answer, &core.store) {
+                            Ok(()) => {
+                                left.session = None;
+                                if session.is_behind() {
+                                    offline::begin(&core, &session, None);
+                                }
+                                Some(Bound { session, generation, inbound })
+                            }
+                            Err(Unresumed::Counter) => {
+                                left.session = None;
+                                crate::presence::session_ended(&core, &session).await;
+                                None
+                            }
+                            // It is somebody else's now.
+                            Err(Unresumed::Overtaken) => None,
                         }
-                        ok.then_some(Bound { session, generation, inbound })
                     }
-                    Err(_) => {
-                        // It has no connection and no time limit any more: both begin anew.
-                        crate::presence::await_resumption(&core, &session, generation);
-                        None
-                    }
+                    // Its time to be resumed begins anew.
+                    Err(_) => None,
                 }
             }
             None => None,

@@ -1,65 +1,235 @@
-//! Messages that wait for their receiver (XEP-0160): handed out in order when a session can take them.
+//! Messages that wait for their receiver (XEP-0160): handed out in order, as fast as the client confirms them.
+//!
+//! Every message worth keeping waits in the store from its commit until a client of its receiver has it; the mark is
+//! removed by confirmations ([`crate::outbox`]). Ordinarily it is pushed to a session right after its commit and
+//! confirmed a moment later. [`begin`] is for the rest: a session that becomes available, one that had no room,
+//! one that is left when another ended without having confirmed everything.
+//!
+//! One session of an account is served at a time, in a task of its own:
+//! 1. what sessions of the account hold already, here and on other nodes, is left out;
+//! 2. pages are read, bounded by count and bytes, and given to the session while it has room;
+//! 3. when nothing more waits and nothing came meanwhile, messages are pushed to it directly again.
+//!
+//! What is not handed out to the end (the connection is lost, the client leaves) stays in the store: another
+//! session gets it by [`wake`], or the next one that becomes available. See `docs/decisions/0008-delivery.md`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use im_proto::Address;
 use im_proto::ext::delay::delay;
 use im_proto::ns;
 use im_proto::stanza::{end_tag, insert_before_end};
 use im_proto::xml::escape;
-use im_store::{ArchivedMessage, Offline as _};
+use im_store::live::NodeId;
+use im_store::{ArchivedMessage, MessageId, Offline as _};
+use tokio::sync::{Notify, OwnedMutexGuard};
 
 use crate::core::Core;
-use crate::session::{Session, Urgency};
+use crate::nodes::Elsewhere;
+use crate::routing::{self, Resource};
+use crate::session::{Room, Session};
 
-/// Messages read from the store at once.
-const PAGE: u32 = 200;
+/// Messages read from the store at once, and about how many bytes.
+const PAGE: u32 = 100;
+const PAGE_BYTES: usize = 512 * 1024;
+/// Failed reads in a row after which the session is left to the next occasion.
+const FAILURES: u32 = 5;
 
-/// Gives a session all that waits for its account. Only one session of an account is given messages at a time,
-/// so that none goes out twice.
-pub async fn flush(core: &Arc<Core>, session: &Arc<Session>) {
-    let bare = session.address.bare();
-    let _turn = session.user.offline.lock().await;
-    loop {
-        let page = match core.store.pending(bare, None, PAGE).await {
-            Ok(page) if page.is_empty() => return,
-            Ok(page) => page,
-            Err(error) => {
-                core.report("cannot read messages that wait", &error);
-                return;
-            }
+/// The right to hand out what waits for an account on this node.
+pub type Turn = OwnedMutexGuard<()>;
+
+/// The turn, when nobody has it. Taken before a session is made available, so that what waits comes first.
+pub fn turn(session: &Session) -> Option<Turn> {
+    let turn = Arc::clone(&session.user.offline).try_lock_owned().ok()?;
+    session.fall_behind();
+    Some(turn)
+}
+
+/// Begins to hand out what waits to a session, if nobody does so yet. Waits for nothing.
+pub fn begin(core: &Arc<Core>, session: &Arc<Session>, turn: Option<Turn>) {
+    let Some(room) = session.serve() else { return };
+    let (core, session) = (Arc::clone(core), Arc::clone(session));
+    tokio::spawn(async move {
+        let turn = match turn {
+            Some(turn) => turn,
+            None => Arc::clone(&session.user.offline).lock_owned().await,
         };
-        let mut ids = Vec::with_capacity(page.len());
-        for message in &page {
-            let stanza = stamped(message, bare, core.domain.as_str());
-            if !session.push(&stanza, Some(message.id), Urgency::Now) {
-                break;
+        let all = Box::pin(hand_out(&core, &session, &room)).await;
+        if !all {
+            session.stop_serving();
+        }
+        drop(turn);
+        if !all && session.room() == Room::Closed {
+            wake(&core, session.address.bare(), None).await;
+        }
+    });
+}
+
+/// Hands out until nothing more waits; false when it ended before.
+async fn hand_out(core: &Arc<Core>, session: &Arc<Session>, room: &Notify) -> bool {
+    let bare = session.address.bare();
+    let mut cursor: Option<MessageId> = None;
+    let mut failures = 0;
+    'anew: loop {
+        let held = match held(core, session).await {
+            Some(held) => held,
+            // Another node hands out what waits; here it is only for what came meanwhile and was meant for this one.
+            None => match session.take_missed().filter(|missed| missed.as_i64() > 0) {
+                Some(missed) => {
+                    cursor = Some(MessageId::from_i64(missed.as_i64() - 1));
+                    held_here(core, bare).into_iter().collect()
+                }
+                None if session.caught_up() => return true,
+                None => continue,
+            },
+        };
+        loop {
+            if !wait_for_room(session, room).await {
+                return false;
             }
-            ids.push(message.id);
-        }
-        if !session.quiet {
-            core.metrics.messages_delivered.add(ids.len() as u64);
-        }
-        let all = ids.len() == page.len();
-        if let Err(error) = core.store.delivered(bare, &ids).await {
-            core.report("cannot note that messages were delivered", &error);
-            return;
-        }
-        if !all || page.len() < PAGE as usize {
-            return;
+            if let Some(missed) = session.before_read(cursor) {
+                cursor = Some(MessageId::from_i64(missed.as_i64() - 1));
+                continue 'anew;
+            }
+            let page = match core.store.pending(bare, cursor, PAGE, PAGE_BYTES).await {
+                Ok(page) => page,
+                Err(error) => {
+                    core.report("cannot read messages that wait", &error);
+                    failures += 1;
+                    if failures >= FAILURES {
+                        core.cluster.look_again_for(bare);
+                        return false;
+                    }
+                    continue;
+                }
+            };
+            failures = 0;
+            let Some(last) = page.last().map(|message| message.id) else {
+                if session.caught_up() {
+                    return true;
+                }
+                continue;
+            };
+            for message in page.iter().filter(|m| !held.contains(&m.id) && !session.had(m.id)) {
+                let late = message.id.timestamp_ms() < session.behind_since();
+                let stanza = stamped(message, bare, late.then_some(core.domain.as_str()));
+                if !wait_for_room(session, room).await || !session.hand_out(&stanza, message.id) {
+                    return false;
+                }
+                if !session.quiet {
+                    core.metrics.messages_delivered.add(1);
+                }
+            }
+            cursor = Some(last);
         }
     }
 }
 
-/// A stored message with its identifier and the time it was stored.
-fn stamped(message: &ArchivedMessage, owner: &str, domain: &str) -> Bytes {
+/// False when there will be none.
+async fn wait_for_room(session: &Session, room: &Notify) -> bool {
+    loop {
+        match session.room() {
+            Room::Some => return true,
+            Room::Closed => return false,
+            // A permit is kept when it is woken between looking and waiting.
+            Room::None => room.notified().await,
+        }
+    }
+}
+
+/// What sessions of this account hold on this node: sent and not confirmed, or confirmed and still marked.
+pub fn held_here(core: &Core, bare: &str) -> Vec<MessageId> {
+    let mut held: Vec<MessageId> = Vec::new();
+    if let Some(user) = core.users.find(bare) {
+        for session in user.sessions() {
+            held.extend(session.held_ids());
+        }
+    }
+    // After the sessions: what was held a moment ago is confirmed by now.
+    held.extend(core.store.confirming(bare));
+    held
+}
+
+/// What is held anywhere; nothing when another node is handing out to this account.
+async fn held(core: &Arc<Core>, session: &Session) -> Option<HashSet<MessageId>> {
+    let bare = session.address.bare();
+    let mut held: HashSet<MessageId> = HashSet::new();
+    if !core.live.is_single_node() {
+        match core.cluster.held_elsewhere(core, bare).await {
+            Elsewhere::Holds(ids) => held.extend(ids),
+            Elsewhere::Busy => return None,
+        }
+    }
+    held.extend(held_here(core, bare));
+    Some(held)
+}
+
+/// Has somebody handed what waits for an account: its best session that is there, wherever it is, but not on the node
+/// `avoid`. True when there is one.
+pub async fn wake(core: &Arc<Core>, bare: &str, avoid: Option<&NodeId>) -> bool {
+    let mut all = routing::sessions(core, bare);
+    if !core.live.is_single_node() {
+        // The directory itself is asked: our copy may not know yet of a session that is just being made.
+        if let Ok(now) = core.live.sessions_now(bare).await {
+            all.retain(|resource| matches!(resource, Resource::Here(_)));
+            let here = core.live.node();
+            all.extend(now.into_iter().filter(|s| s.node != *here).map(Resource::Elsewhere));
+        }
+    }
+    let usable = |resource: &Resource| match resource {
+        Resource::Here(session) => session.room() != Room::Closed,
+        Resource::Elsewhere(session) => {
+            session.priority.is_some_and(|p| p >= 0) && avoid.is_none_or(|avoid| session.node != *avoid)
+        }
+    };
+    // Every node that looks finds the same one.
+    let served = |resource: &Resource| matches!(resource, Resource::Here(session) if session.is_served());
+    let best = all.iter().filter(|r| usable(r)).max_by(|a, b| {
+        let priority = a.priority().cmp(&b.priority());
+        // Who is handed out to anyway looks again.
+        served(a).cmp(&served(b)).then(priority).then_with(|| a.resource().cmp(b.resource()))
+    });
+    match best {
+        Some(Resource::Here(session)) => begin(core, session, None),
+        Some(Resource::Elsewhere(session)) => core.cluster.flush_offline(core, session),
+        None => {
+            if avoid.is_some() && !all.is_empty() {
+                core.cluster.look_again_for(bare);
+            }
+            return false;
+        }
+    }
+    true
+}
+
+/// Looks after accounts with sessions here for whom something was stored since `since` (milliseconds since
+/// 1970-01-01 UTC) and perhaps never handed over, because the node that stored it died.
+pub async fn wake_all_since(core: &Arc<Core>, since: i64) {
+    const OWNERS: u32 = 100_000;
+    let owners = match core.store.pending_owners(since, OWNERS).await {
+        Ok(owners) => owners,
+        Err(error) => {
+            core.report("cannot look for messages of a node that is gone", &error);
+            return;
+        }
+    };
+    for owner in owners {
+        let here = core.users.find(&owner).is_some_and(|user| user.with_sessions(|s| !s.is_empty()));
+        if here && Address::parse(&owner).is_ok() {
+            wake(core, &owner, None).await;
+        }
+    }
+}
+
+/// A stored message with its identifier, and the time it was stored when it comes late.
+fn stamped(message: &ArchivedMessage, owner: &str, late: Option<&str>) -> Bytes {
     let text = std::str::from_utf8(&message.stanza).unwrap_or_default();
-    let extra = format!(
-        "<stanza-id xmlns='{}' by='{}' id='{}'/>{}",
-        ns::STANZA_ID,
-        escape(owner),
-        message.id,
-        delay(domain, message.id.timestamp_ms())
-    );
+    let mut extra =
+        format!("<stanza-id xmlns='{}' by='{}' id='{}'/>", ns::STANZA_ID, escape(owner), message.id);
+    if let Some(domain) = late {
+        extra.push_str(&delay(domain, message.id.timestamp_ms()));
+    }
     Bytes::from(insert_before_end(text, end_tag(text), &extra))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use im_proto::stanza::{self, Rewrite, StanzaKind};
 use im_proto::{Address, StanzaError, ns};
-use im_store::{LastActivity, Offline as _, Profiles as _, Rosters as _};
+use im_store::{LastActivity, Profiles as _, Rosters as _};
 
 use crate::connection::End;
 use crate::core::Core;
@@ -91,7 +91,6 @@ async fn directed(state: &mut Inbound, received: &Received<'_>, to: Address) {
         id: None,
         sender: state.session.token,
         carbons: false,
-        offline: false,
         archived: false,
         archived_by_sender: false,
         storable: false,
@@ -154,7 +153,7 @@ async fn broadcast(state: &mut Inbound, received: &Received<'_>) {
     let (text, _) = stamped(state, received, None, false);
     let presence = Bytes::from(text);
     if received.kind() == "unavailable" {
-        if session.set_presence(None) {
+        if session.set_presence(None).is_some() {
             binding::publish(&core, &session, false).await;
             tell_all(&core, &session, &presence, true).await;
             leave_directed(&core, &session, &presence);
@@ -163,14 +162,19 @@ async fn broadcast(state: &mut Inbound, received: &Received<'_>) {
         return;
     }
     let priority = priority_of(received);
-    let was_available = session.set_presence(Some((presence.clone(), priority)));
+    let begins = priority >= 0 && session.priority().is_none_or(|before| before < 0);
+    // Before it is available: what waits comes before what is sent to it from then on.
+    let turn = begins.then(|| offline::turn(&session)).flatten();
+    let before = session.set_presence(Some((presence.clone(), priority)));
+    // Whoever had the turn a moment ago did not find this session when it ended, perhaps.
+    let turn = turn.or_else(|| begins.then(|| offline::turn(&session)).flatten());
     binding::publish(&core, &session, false).await;
     tell_all(&core, &session, &presence, false).await;
-    if !was_available {
+    if before.is_none() {
         greet(&core, &session).await;
     }
-    if priority >= 0 && !session.greeted.swap(true, Ordering::Relaxed) {
-        offline::flush(&core, &session).await;
+    if turn.is_some() {
+        offline::begin(&core, &session, turn);
     }
 }
 
@@ -183,9 +187,16 @@ async fn tell_all(core: &Arc<Core>, session: &Arc<Session>, presence: &Bytes, al
             Arc::from([])
         }
     };
-    let blocks = session.user.known_profile();
+    let blocks = match session.user.profile(&core.store).await {
+        Ok(profile) => Some(profile),
+        Err(error) => {
+            // Its own sessions are told all the same.
+            core.report("cannot read whom an account blocks", &error);
+            None
+        }
+    };
     for contact in contacts.iter().filter(|c| c.seen_by_contact) {
-        if blocks.as_ref().is_some_and(|p| p.blocks(&contact.address)) {
+        if blocks.as_ref().is_none_or(|p| p.blocks(&contact.address)) {
             continue;
         }
         let mut stanza = None;
@@ -224,14 +235,25 @@ async fn greet(core: &Arc<Core>, session: &Arc<Session>) {
         }
     };
     for contact in roster.iter().filter(|c| c.sees_contact) {
-        send_presence_of(core, &contact.address, session);
+        send_presence_of(core, &contact.address, session).await;
     }
     // An unlisted item is a request that waits; a listed one may have one too, so all are looked at.
     if !roster.is_empty() {
         match core.store.roster(session.address.bare()).await {
             Ok(roster) => {
-                for request in roster.items.into_iter().filter_map(|item| item.pending_in) {
-                    session.push(&Bytes::from(request), None, Urgency::Now);
+                // As many as leave room for other things; the rest comes once these are answered.
+                let most = core.config.limits.unacknowledged_stanzas as usize / 4;
+                let waiting =
+                    roster.items.into_iter().filter_map(|item| Some((item.pending_in?, item.contact)));
+                for (request, from) in waiting.take(most) {
+                    let request = if request.len() <= subscriptions::KEPT_REQUEST {
+                        Bytes::from(request)
+                    } else if let Ok(from) = Address::parse(&from) {
+                        subscriptions::stanza_of("subscribe", &from, &session.user.address)
+                    } else {
+                        continue;
+                    };
+                    session.push(&request, None, Urgency::Now);
                 }
             }
             Err(error) => core.report("cannot read a roster", &error),
@@ -240,12 +262,20 @@ async fn greet(core: &Arc<Core>, session: &Arc<Session>) {
 }
 
 /// Sends a session the presence of all available sessions of a contact, unless the contact blocks it.
-pub fn send_presence_of(core: &Arc<Core>, contact: &Address, session: &Arc<Session>) {
-    let user = core.users.find(contact.bare());
-    if user.and_then(|u| u.known_profile()).is_some_and(|p| p.blocks(&session.address)) {
+pub async fn send_presence_of(core: &Arc<Core>, contact: &Address, session: &Arc<Session>) {
+    let all = routing::sessions(core, contact.bare());
+    if all.iter().all(|resource| resource.priority().is_none()) {
         return;
     }
-    for resource in routing::sessions(core, contact.bare()) {
+    match core.users.get(contact).profile(&core.store).await {
+        Ok(profile) if !profile.blocks(&session.address) => {}
+        Ok(_) => return,
+        Err(error) => {
+            core.report("cannot read whom an account blocks", &error);
+            return;
+        }
+    }
+    for resource in all {
         if let Some(presence) = resource.presence() {
             session.push(&addressed(&presence, session.address.as_str()), None, Urgency::Later);
         }
@@ -259,7 +289,7 @@ async fn probe(core: &Arc<Core>, session: &Arc<Session>, contact: &Address) {
         Err(_) => false,
     };
     if allowed || contact.as_str() == session.address.bare() {
-        send_presence_of(core, contact, session);
+        send_presence_of(core, contact, session).await;
     }
 }
 
@@ -299,22 +329,15 @@ async fn set_last_activity(core: &Core, session: &Session, status: String) {
     }
 }
 
-/// Ends a session for good: keeps what it did not get, takes it out of the directory, tells those who saw it.
-/// The second time nothing is done.
+/// Ends a session for good: takes it out of the directory, tells those who saw it, and has what it did not confirm
+/// handed to another one of the account. The second time nothing is done.
 pub async fn session_ended(core: &Arc<Core>, session: &Arc<Session>) {
     if session.over.swap(true, Ordering::Relaxed) {
         return;
     }
     let _work = core.begin_work();
-    let unacknowledged = session.end();
-    let was_available = session.set_presence(None);
-    // First of all: until this is done the messages are nowhere but in this session's memory.
-    let ids: Vec<_> = unacknowledged.iter().filter_map(|u| u.id).collect();
-    let mut kept = !ids.is_empty();
-    if kept && let Err(error) = core.store.postpone(session.address.bare(), &ids).await {
-        core.report("cannot keep messages for later", &error);
-        kept = false;
-    }
+    let left = session.end();
+    let was_available = session.set_presence(None).is_some();
     session.user.remove(session.token);
     if !session.quiet {
         core.metrics.sessions.add(-1);
@@ -333,11 +356,8 @@ pub async fn session_ended(core: &Arc<Core>, session: &Arc<Session>) {
         leave_directed(core, session, &gone);
         set_last_activity(core, session, String::new()).await;
     }
-    if kept {
-        let others = session.user.sessions();
-        if let Some(other) = others.iter().find(|s| s.priority().is_some_and(|p| p >= 0)) {
-            offline::flush(core, other).await;
-        }
+    if left {
+        offline::wake(core, session.address.bare(), None).await;
     }
 }
 

@@ -8,7 +8,8 @@ use im_store::MessageId;
 use im_store::live;
 
 use crate::core::Core;
-use crate::session::{Session, Urgency};
+use crate::offline;
+use crate::session::{Close, Pushed, Session, Urgency};
 
 /// A session, wherever it is.
 #[derive(Debug, Clone)]
@@ -60,15 +61,41 @@ impl Resource {
         }
     }
 
-    /// Gives it a stanza. False when it is known to be gone. A stanza for another node that cannot be handed
-    /// over is put back by its identifier, when it has one.
+    /// Gives it a stanza. `id` is its identifier when it waits in the store: it stays there until the client has
+    /// it, however this goes. False when the session is known to be gone.
     pub fn send(&self, core: &Arc<Core>, stanza: &Bytes, id: Option<MessageId>, urgency: Urgency) -> bool {
         match self {
-            Self::Here(session) => session.push(stanza, id, urgency),
+            Self::Here(session) => give(core, session, stanza, id, urgency),
             Self::Elsewhere(session) => {
                 core.cluster.stanza(core, session, stanza, id, urgency);
                 true
             }
+        }
+    }
+}
+
+/// Gives a stanza to a session on this node. False when it is closing or gone.
+pub fn give(
+    core: &Arc<Core>,
+    session: &Arc<Session>,
+    stanza: &Bytes,
+    id: Option<MessageId>,
+    urgency: Urgency,
+) -> bool {
+    match session.push(stanza, id, urgency) {
+        Pushed::Taken => true,
+        Pushed::Waits { begin } => {
+            if begin {
+                offline::begin(core, session, None);
+            }
+            true
+        }
+        Pushed::Gone => {
+            // Too much for a session without connection: nobody else would end it before its time.
+            if session.closing() == Some(Close::Overflow) && !session.is_attached() {
+                core.close_session(session, Close::Overflow);
+            }
+            false
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::http::assets::Assets;
 use crate::http::monitoring;
 use crate::http::public::{self, Site};
 use crate::link::Transport;
+use crate::nodes;
 use crate::passwords::{hex, random_bytes};
 use crate::session::Close;
 use crate::tls::{Tls, TlsError};
@@ -120,6 +121,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let core = Arc::new(Core::new(config, domain, store, live, Cluster::default(), tls, salt.into_bytes()));
     tokio::spawn(cluster::run(Arc::clone(&core), events));
     accounts::sweep_canaries(&core, accounts::STALE_CANARY, &[]).await?;
+    accounts::resume_removals(&core).await?;
     tokio::spawn(housekeeping(Arc::clone(&core)));
 
     let ports = bound.ports()?;
@@ -320,12 +322,12 @@ impl Counted {
     pub(crate) fn enter(core: &Arc<Core>, peer: IpAddr) -> Option<Self> {
         let limits = &core.config.limits;
         let mut counts = PER_ADDRESS.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(peer).or_default();
+        let count = counts.get(&peer).copied().unwrap_or_default();
         let total = u64::try_from(core.metrics.connections.get()).unwrap_or(0);
-        if *count >= limits.connections_per_address || total >= limits.connections {
+        if count >= limits.connections_per_address || total >= limits.connections {
             return None;
         }
-        *count += 1;
+        counts.insert(peer, count + 1);
         core.metrics.connections.add(1);
         core.metrics.connections_total.add(1);
         Some(Self { core: Arc::clone(core), peer })
@@ -382,7 +384,8 @@ fn keep_alive(stream: &TcpStream) {
 async fn housekeeping(core: Arc<Core>) {
     let mut tick = tokio::time::interval(Duration::from_secs(10));
     let mut stop = core.stop.subscribe();
-    let mut expired = Instant::now();
+    let mut rounds = 0_u32;
+    let mut expired: Option<Instant> = None;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -390,9 +393,15 @@ async fn housekeeping(core: Arc<Core>) {
         }
         core.users.tidy();
         core.resumable.tidy();
+        core.cluster.retry(&core).await;
+        if !core.live.is_single_node() && rounds % 3 == 2 {
+            nodes::end_refused(&core).await;
+        }
+        rounds = rounds.wrapping_add(1);
         let days = core.config.archive.expire_days;
-        if days > 0 && expired.elapsed() > Duration::from_hours(1) {
-            expired = Instant::now();
+        // The first time soon after the start: a server may be restarted more often than every hour.
+        if days > 0 && rounds > 1 && expired.is_none_or(|last| last.elapsed() > Duration::from_hours(1)) {
+            expired = Some(Instant::now());
             let before = crate::now_ms() - i64::from(days) * 86_400_000;
             if let Err(error) = core.store.expire_archive(None, before).await {
                 core.report("cannot remove old messages from the archive", &error);

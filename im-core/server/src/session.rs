@@ -1,12 +1,11 @@
 //! A bound session as the rest of the server sees it: an address, a few flags, and an outbox.
 //!
-//! Whoever has something for a client pushes it into the session's [`Outbox`] and goes on; the connection's own
+//! Whoever has something for a client pushes it into the session's outbox ([`crate::outbox`]) and goes on; the connection's own
 //! task writes it to the socket, many stanzas at a time. With stream management (XEP-0198) each stanza is also
 //! kept until the client acknowledges it, and the session outlives its connection for a while.
 //!
 //! Nothing here waits, and no lock is held across anything that does.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI16, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
@@ -16,32 +15,12 @@ use futures_util::task::AtomicWaker;
 use im_proto::Address;
 use im_store::MessageId;
 
+use tokio::sync::Notify;
+
 use crate::framing::{Framing, frame};
+use crate::outbox::{Outbox, Receipts};
+pub use crate::outbox::{Pushed, Room};
 use crate::users::User;
-
-/// A stanza that the client has not acknowledged.
-#[derive(Debug, Clone)]
-pub struct Unacknowledged {
-    /// The stanza.
-    pub stanza: Bytes,
-    /// Its identifier in the store, when it is kept there.
-    pub id: Option<MessageId>,
-}
-
-/// Stream management of one session.
-#[derive(Debug, Default)]
-pub struct Managed {
-    /// Names the session for resumption; empty when it cannot be resumed.
-    pub resume_id: Box<str>,
-    /// Stanzas sent since stream management was enabled, modulo 2^32.
-    pub sent: u32,
-    /// Stanzas the client has acknowledged, modulo 2^32.
-    pub acknowledged: u32,
-    /// What is in between, in order.
-    pub queue: VecDeque<Unacknowledged>,
-    /// An `<r/>` is under way.
-    pub asked: bool,
-}
 
 /// Why a connection is to be closed by someone else than itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,24 +35,8 @@ pub enum Close {
     Overflow,
     /// Another connection resumed this session: nothing is said.
     Resumed,
-}
-
-/// What waits to be written.
-#[derive(Debug)]
-struct Outbox {
-    framing: Framing,
-    bytes: Vec<u8>,
-    /// A connection writes what is pushed.
-    attached: bool,
-    /// Counts the connections this session has had.
-    generation: u32,
-    closing: Option<Close>,
-    ended: bool,
-    managed: Option<Box<Managed>>,
-    /// What an inactive client need not see at once (XEP-0352).
-    held: Vec<Bytes>,
-    max_bytes: usize,
-    max_unacknowledged: usize,
+    /// The client ended its stream, or broke a rule: the connection says what is to be said.
+    Ended,
 }
 
 const CARBONS: u8 = 1;
@@ -115,8 +78,6 @@ pub struct Session {
     presence: Mutex<Option<Bytes>>,
     /// Addresses that got directed presence and must learn when the session goes.
     directed: Mutex<Vec<Address>>,
-    /// Offline messages were fetched once.
-    pub greeted: AtomicBool,
     /// Its end was dealt with, or is being dealt with.
     pub over: AtomicBool,
 }
@@ -144,24 +105,12 @@ impl Session {
             quiet,
             inbound: Arc::default(),
             handled: AtomicU32::new(0),
-            outbox: Mutex::new(Outbox {
-                framing,
-                bytes: Vec::new(),
-                attached: true,
-                generation: 0,
-                closing: None,
-                ended: false,
-                managed: None,
-                held: Vec::new(),
-                max_bytes,
-                max_unacknowledged,
-            }),
+            outbox: Mutex::new(Outbox::new(framing, max_bytes, max_unacknowledged)),
             waker: AtomicWaker::new(),
             flags: AtomicU8::new(0),
             priority: AtomicI16::new(UNAVAILABLE),
             presence: Mutex::new(None),
             directed: Mutex::new(Vec::new()),
-            greeted: AtomicBool::new(false),
             over: AtomicBool::new(false),
         }
     }
@@ -171,28 +120,45 @@ impl Session {
         self.address.resource().unwrap_or_default()
     }
 
-    /// Gives a stanza to the client. `id` is its identifier in the store, so that it can be kept for later when
-    /// it never arrives. False when the session is gone, and nothing was taken.
-    pub fn push(&self, stanza: &Bytes, id: Option<MessageId>, urgency: Urgency) -> bool {
+    /// Gives a stanza to the client. `id` is its identifier when it awaits delivery in the store: it stays there
+    /// until the client has it.
+    pub fn push(&self, stanza: &Bytes, id: Option<MessageId>, urgency: Urgency) -> Pushed {
         let mut outbox = lock(&self.outbox);
-        if outbox.ended {
-            return false;
+        if outbox.ended || outbox.closing.is_some() {
+            return Pushed::Gone;
         }
         if self.flag(INACTIVE) {
             if urgency == Urgency::Later && outbox.held.len() < MAX_HELD {
                 outbox.held.push(stanza.clone());
-                return true;
+                return Pushed::Taken;
             }
             for held in std::mem::take(&mut outbox.held) {
-                outbox.put(&held, None);
+                outbox.push_only(&held);
             }
         }
-        outbox.put(stanza, id);
+        let pushed = match id {
+            Some(id) => outbox.push_waiting(stanza, id),
+            None if outbox.push_only(stanza) => Pushed::Taken,
+            None => Pushed::Gone,
+        };
         let attached = outbox.attached;
         drop(outbox);
         if attached {
             self.waker.wake();
         }
+        pushed
+    }
+
+    /// Gives the client a message out of the store; see [`Session::serve`]. False when the session is closing or
+    /// has no connection.
+    pub fn hand_out(&self, stanza: &Bytes, id: MessageId) -> bool {
+        let mut outbox = lock(&self.outbox);
+        if outbox.room() == Room::Closed {
+            return false;
+        }
+        outbox.hand_out(stanza, id, crate::now_ms());
+        drop(outbox);
+        self.waker.wake();
         true
     }
 
@@ -208,21 +174,23 @@ impl Session {
     }
 
     /// Moves what waits into `out` (which must be empty), with a request for acknowledgement when one is due.
-    /// Called by the connection of this generation only.
-    pub fn take_output(&self, generation: u32, out: &mut Vec<u8>) -> Output {
+    /// Called by the connection of this generation only, and only when all that it took before is written.
+    pub fn take_output(&self, generation: u32, out: &mut Vec<u8>, receipts: &impl Receipts) -> Output {
         let mut outbox = lock(&self.outbox);
         if outbox.generation != generation {
             return Output::Close(Close::Resumed);
         }
         let framing = outbox.framing;
+        outbox.written(self.user.bare(), receipts);
+        let unacknowledged = outbox.is_unacknowledged();
         let ask = match &mut outbox.managed {
-            Some(managed) if !managed.asked && !managed.queue.is_empty() => {
+            Some(managed) if !managed.asked && unacknowledged => {
                 managed.asked = true;
                 true
             }
             _ => false,
         };
-        std::mem::swap(&mut outbox.bytes, out);
+        outbox.take(out);
         if ask {
             frame(framing, out, "<r xmlns='urn:xmpp:sm:3'/>");
         }
@@ -240,7 +208,10 @@ impl Session {
 
     /// Asks the connection to close. Without one, the session ends when its time to resume is over.
     pub fn close(&self, reason: Close) {
-        lock(&self.outbox).closing.get_or_insert(reason);
+        let mut outbox = lock(&self.outbox);
+        outbox.closing.get_or_insert(reason);
+        outbox.look_again();
+        drop(outbox);
         self.waker.wake();
     }
 
@@ -256,13 +227,11 @@ impl Session {
 
     /// Switches stream management on. False when it was on already.
     pub fn manage(&self, resume_id: &str) -> bool {
-        let mut outbox = lock(&self.outbox);
-        if outbox.managed.is_some() {
-            return false;
+        let fresh = lock(&self.outbox).manage(resume_id);
+        if fresh {
+            self.handled.store(0, Ordering::Relaxed);
         }
-        outbox.managed = Some(Box::new(Managed { resume_id: resume_id.into(), ..Managed::default() }));
-        self.handled.store(0, Ordering::Relaxed);
-        true
+        fresh
     }
 
     /// True when stream management is on.
@@ -271,8 +240,83 @@ impl Session {
     }
 
     /// Takes an acknowledgement; false when it acknowledges what was never sent.
-    pub fn acknowledge(&self, handled: u32) -> bool {
-        lock(&self.outbox).managed.as_mut().is_some_and(|managed| managed.acknowledge(handled))
+    pub fn acknowledge(&self, handled: u32, receipts: &impl Receipts) -> bool {
+        lock(&self.outbox).acknowledge(handled, self.user.bare(), receipts)
+    }
+
+    /// True when something was sent that the client has not acknowledged.
+    pub fn is_unacknowledged(&self) -> bool {
+        lock(&self.outbox).is_unacknowledged()
+    }
+
+    /// True when so much waits to be written that the client is to read first.
+    pub fn is_congested(&self) -> bool {
+        lock(&self.outbox).is_congested()
+    }
+
+    /// Messages of the store that the client was sent and has not confirmed.
+    pub fn held_ids(&self) -> Vec<MessageId> {
+        lock(&self.outbox).held_ids()
+    }
+
+    /// True while what waits in the store is handed to this session before anything newer.
+    pub fn is_behind(&self) -> bool {
+        lock(&self.outbox).is_behind()
+    }
+
+    /// From now on messages come to this session out of the store.
+    pub fn fall_behind(&self) {
+        lock(&self.outbox).fall_behind(None);
+    }
+
+    /// Begins to hand out what waits; what is returned is woken when there is room, or will never be. Nothing when
+    /// somebody does so already, who is then told to begin anew.
+    pub fn serve(&self) -> Option<Arc<Notify>> {
+        lock(&self.outbox).serve()
+    }
+
+    /// Stops to hand out before everything is.
+    pub fn stop_serving(&self) {
+        let available = self.priority().is_some_and(|priority| priority >= 0);
+        lock(&self.outbox).stop_serving(available);
+    }
+
+    /// To be asked before what waits after `cursor` is read: a message to begin with instead.
+    pub fn before_read(&self, cursor: Option<MessageId>) -> Option<MessageId> {
+        lock(&self.outbox).before_read(cursor)
+    }
+
+    /// The first message that came since the last look; the number 0 asks to begin anew.
+    pub fn take_missed(&self) -> Option<MessageId> {
+        lock(&self.outbox).take_missed()
+    }
+
+    /// True while somebody hands out to this session.
+    pub fn is_served(&self) -> bool {
+        lock(&self.outbox).is_served()
+    }
+
+    /// Nothing more waits: true when the session is no longer behind, false when something came meanwhile.
+    pub fn caught_up(&self) -> bool {
+        lock(&self.outbox).caught_up()
+    }
+
+    /// True when this message was handed out a moment ago.
+    pub fn had(&self, id: MessageId) -> bool {
+        lock(&self.outbox).had(id)
+    }
+
+    /// Since when the session is behind, in milliseconds since 1970-01-01 UTC.
+    pub fn behind_since(&self) -> i64 {
+        lock(&self.outbox).behind_since()
+    }
+
+    /// Whether it can be handed more.
+    pub fn room(&self) -> Room {
+        if self.priority().is_none_or(|priority| priority < 0) {
+            return Room::Closed;
+        }
+        lock(&self.outbox).room()
     }
 
     /// Says that the connection of `generation` is gone. True when the session stays for resumption.
@@ -281,8 +325,7 @@ impl Session {
         if outbox.generation != generation || outbox.ended {
             return true;
         }
-        outbox.attached = false;
-        outbox.bytes = Vec::new();
+        outbox.detach();
         let resumable = outbox.managed.as_ref().is_some_and(|m| !m.resume_id.is_empty());
         resumable && outbox.closing.is_none()
     }
@@ -302,8 +345,7 @@ impl Session {
             return None;
         }
         outbox.generation += 1;
-        outbox.attached = false;
-        outbox.bytes = Vec::new();
+        outbox.detach();
         let generation = outbox.generation;
         drop(outbox);
         self.waker.wake();
@@ -311,40 +353,47 @@ impl Session {
     }
 
     /// Completes a resumption: takes the client's counter, puts `resumed` and then all that it has not
-    /// acknowledged into the outbox again. False when the counter is impossible or another connection came.
-    pub fn resume(&self, generation: u32, framing: Framing, handled: u32, resumed: &str) -> bool {
+    /// acknowledged into the outbox again.
+    ///
+    /// # Errors
+    /// When the counter is impossible, or another connection came.
+    pub fn resume(
+        &self,
+        generation: u32,
+        framing: Framing,
+        handled: u32,
+        resumed: &str,
+        receipts: &impl Receipts,
+    ) -> Result<(), Unresumed> {
         let mut outbox = lock(&self.outbox);
-        let outbox = &mut *outbox;
-        let Some(managed) =
-            outbox.managed.as_mut().filter(|_| outbox.generation == generation && !outbox.ended)
-        else {
-            return false;
-        };
-        if !managed.acknowledge(handled) {
-            return false;
+        if outbox.generation != generation || outbox.ended {
+            return Err(Unresumed::Overtaken);
+        }
+        if !outbox.acknowledge(handled, self.user.bare(), receipts) {
+            return Err(Unresumed::Counter);
         }
         outbox.framing = framing;
         outbox.attached = true;
         frame(framing, &mut outbox.bytes, resumed);
-        for sent in &managed.queue {
-            frame(framing, &mut outbox.bytes, &String::from_utf8_lossy(&sent.stanza));
-        }
-        managed.asked = false;
+        outbox.send_again();
         self.set_flag(INACTIVE, false);
         for held in std::mem::take(&mut outbox.held) {
-            outbox.put(&held, None);
+            outbox.push_only(&held);
         }
-        true
+        Ok(())
     }
 
-    /// Ends the session for good; returns what the client has not acknowledged.
-    pub fn end(&self) -> Vec<Unacknowledged> {
+    /// The client has what the connection of this generation wrote, though nothing more is taken.
+    pub fn written(&self, generation: u32, receipts: &impl Receipts) {
         let mut outbox = lock(&self.outbox);
-        outbox.ended = true;
-        outbox.attached = false;
-        outbox.bytes = Vec::new();
-        outbox.held = Vec::new();
-        outbox.managed.take().map(|managed| managed.queue.into()).unwrap_or_default()
+        if outbox.generation == generation {
+            outbox.written(self.user.bare(), receipts);
+        }
+    }
+
+    /// Ends the session for good. True when messages are left that the client has perhaps not got.
+    pub fn end(&self) -> bool {
+        lock(&self.outbox).end()
     }
 
     fn flag(&self, flag: u8) -> bool {
@@ -395,7 +444,7 @@ impl Session {
         if !inactive {
             let mut outbox = lock(&self.outbox);
             for held in std::mem::take(&mut outbox.held) {
-                outbox.put(&held, None);
+                outbox.push_only(&held);
             }
             drop(outbox);
             self.waker.wake();
@@ -413,14 +462,15 @@ impl Session {
         lock(&self.presence).clone()
     }
 
-    /// Sets presence and priority; returns whether it was available before.
-    pub fn set_presence(&self, presence: Option<(Bytes, i8)>) -> bool {
+    /// Sets presence and priority; returns the priority it had before, while it was available.
+    pub fn set_presence(&self, presence: Option<(Bytes, i8)>) -> Option<i8> {
         let (bytes, priority) = match presence {
             Some((bytes, priority)) => (Some(bytes), i16::from(priority)),
             None => (None, UNAVAILABLE),
         };
         *lock(&self.presence) = bytes;
-        self.priority.swap(priority, Ordering::Relaxed) != UNAVAILABLE
+        let before = self.priority.swap(priority, Ordering::Relaxed);
+        (before != UNAVAILABLE).then_some(before as i8)
     }
 
     /// Notes directed presence: available to `to`, or no longer.
@@ -443,6 +493,15 @@ impl Session {
     }
 }
 
+/// Why a session cannot be resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unresumed {
+    /// The client's counter is impossible: the session is of no use any more.
+    Counter,
+    /// Another connection took it over, or it ended.
+    Overtaken,
+}
+
 /// What [`Session::take_output`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
@@ -454,101 +513,6 @@ pub enum Output {
     Close(Close),
 }
 
-impl Outbox {
-    fn put(&mut self, stanza: &Bytes, id: Option<MessageId>) {
-        if let Some(managed) = &mut self.managed {
-            managed.sent = managed.sent.wrapping_add(1);
-            managed.queue.push_back(Unacknowledged { stanza: stanza.clone(), id });
-            if managed.queue.len() > self.max_unacknowledged {
-                self.closing.get_or_insert(Close::Overflow);
-            }
-        }
-        if self.attached {
-            if self.bytes.len() + stanza.len() > self.max_bytes {
-                self.closing.get_or_insert(Close::Overflow);
-                return;
-            }
-            // Stanzas are made by this server from checked text.
-            match std::str::from_utf8(stanza) {
-                Ok(text) => frame(self.framing, &mut self.bytes, text),
-                Err(_) => tracing::error!("a stanza that is not UTF-8 was dropped"),
-            }
-        }
-    }
-}
-
-impl Managed {
-    fn acknowledge(&mut self, handled: u32) -> bool {
-        let newly = handled.wrapping_sub(self.acknowledged);
-        if newly as usize > self.queue.len() {
-            return false;
-        }
-        self.queue.drain(..newly as usize);
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
-        }
-        self.acknowledged = handled;
-        self.asked = false;
-        true
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn session() -> Session {
-        let user = Arc::new(User::new(Address::parse("a@x").unwrap()));
-        Session::new(Address::parse("a@x/r").unwrap(), user, 1, false, Framing::Stream, 1000, 10)
-    }
-
-    fn text(session: &Session, generation: u32) -> String {
-        let mut out = Vec::new();
-        session.take_output(generation, &mut out);
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn what_is_not_acknowledged_comes_again_after_resumption() {
-        let s = session();
-        assert!(s.manage("id"));
-        for n in 1..=3 {
-            assert!(s.push(&Bytes::from(format!("<m>{n}</m>")), None, Urgency::Now));
-        }
-        assert_eq!(text(&s, 0), "<m>1</m><m>2</m><m>3</m><r xmlns='urn:xmpp:sm:3'/>");
-        assert!(!s.acknowledge(4), "more than was sent");
-        assert!(s.acknowledge(1));
-        assert!(s.detach(0), "it can be resumed");
-        assert!(s.push(&Bytes::from_static(b"<m>4</m>"), None, Urgency::Now));
-        assert_eq!(s.take_over("other"), None);
-        let generation = s.take_over("id").unwrap();
-        assert!(s.resume(generation, Framing::Stream, 2, "<resumed/>"));
-        assert_eq!(text(&s, generation), "<resumed/><m>3</m><m>4</m><r xmlns='urn:xmpp:sm:3'/>");
-        assert_eq!(s.take_output(0, &mut Vec::new()), Output::Close(Close::Resumed));
-        assert_eq!(s.end().len(), 2);
-        assert!(!s.push(&Bytes::from_static(b"<m/>"), None, Urgency::Now));
-    }
-
-    #[test]
-    fn an_inactive_client_gets_presence_with_the_next_message() {
-        let s = session();
-        s.set_inactive(true);
-        s.push(&Bytes::from_static(b"<p/>"), None, Urgency::Later);
-        assert_eq!(text(&s, 0), "");
-        s.push(&Bytes::from_static(b"<m/>"), None, Urgency::Now);
-        assert_eq!(text(&s, 0), "<p/><m/>");
-        s.push(&Bytes::from_static(b"<p/>"), None, Urgency::Later);
-        s.set_inactive(false);
-        assert_eq!(text(&s, 0), "<p/>");
-    }
-
-    #[test]
-    fn a_client_that_does_not_read_is_closed() {
-        let s = session();
-        for _ in 0..30 {
-            s.push(&Bytes::from(vec![b'x'; 100]), None, Urgency::Now);
-        }
-        assert_eq!(s.closing(), Some(Close::Overflow));
-        assert!(!s.detach(0));
-    }
-}
+#[path = "session_tests.rs"]
+mod tests;

@@ -17,6 +17,10 @@ use crate::presence::{addressed, send_presence_of};
 use crate::routing::{self, Resource};
 use crate::session::{Session, Urgency};
 
+/// Bytes of a request up to which it is kept whole; of a larger one only that it was asked, for there may be
+/// thousands.
+pub(crate) const KEPT_REQUEST: usize = 1024;
+
 /// What an edit of one item looks like.
 type Edit = fn(&mut RosterItem);
 
@@ -86,7 +90,7 @@ fn to_available(core: &Arc<Core>, bare: &str, stanza: &Bytes) {
 }
 
 /// A subscription stanza of the server's own.
-fn stanza_of(kind: &str, from: &Address, to: &Address) -> Bytes {
+pub(crate) fn stanza_of(kind: &str, from: &Address, to: &Address) -> Bytes {
     let mut out = String::from("<presence");
     push_attr(&mut out, "type", kind);
     push_attr(&mut out, "from", from.bare());
@@ -96,13 +100,13 @@ fn stanza_of(kind: &str, from: &Address, to: &Address) -> Bytes {
 }
 
 /// Shows the sessions of `of` to those of `to`: as available, or as gone.
-fn show(core: &Arc<Core>, of: &Address, to: &Address, available: bool) {
+async fn show(core: &Arc<Core>, of: &Address, to: &Address, available: bool) {
     for receiver in routing::sessions(core, to.bare()) {
         if receiver.priority().is_none() {
             continue;
         }
         if available && let Resource::Here(session) = &receiver {
-            send_presence_of(core, of, session);
+            send_presence_of(core, of, session).await;
             continue;
         }
         for resource in routing::sessions(core, of.bare()) {
@@ -153,6 +157,14 @@ pub async fn outbound(
         if full {
             return Err(StanzaError::RESOURCE_CONSTRAINT.with_text("the roster is full"));
         }
+        // The request that waits takes a place in the contact's roster.
+        let theirs = core.store.roster_item(contact.as_str(), own.as_str()).await.map_err(failed)?;
+        if theirs.is_none()
+            && peer.contacts(&core.store).await.map_err(failed)?.len() as u64
+                >= core.config.limits.roster_items
+        {
+            return Err(StanzaError::RESOURCE_CONSTRAINT.with_text("the contact takes no more requests"));
+        }
     }
     let stanza = Bytes::copy_from_slice(stanza.as_bytes());
     let done = match kind {
@@ -176,7 +188,11 @@ async fn subscribe(
     })
     .await?;
     // The contact's side: a request that waits, unless it is approved already.
-    let request = String::from_utf8_lossy(stanza).into_owned();
+    let request = if stanza.len() <= KEPT_REQUEST {
+        String::from_utf8_lossy(stanza).into_owned()
+    } else {
+        String::from_utf8_lossy(&stanza_of("subscribe", own, contact)).into_owned()
+    };
     let bare = own.as_str().to_owned();
     let outcome = edit_with(
         core,
@@ -227,7 +243,7 @@ async fn approved_by(
     .await?;
     if outcome.changed {
         to_available(core, requester.as_str(), stanza);
-        show(core, contact, requester, true);
+        show(core, contact, requester, true).await;
     }
     Ok(())
 }
@@ -277,7 +293,7 @@ async fn unsubscribe(
     .await?;
     if outcome.changed {
         to_available(core, contact.as_str(), stanza);
-        show(core, contact, own, false);
+        show(core, contact, own, false).await;
     }
     Ok(())
 }
@@ -299,7 +315,7 @@ async fn cancel(
         return Ok(());
     }
     if outcome.before.as_ref().is_some_and(|i| i.subscription.seen_by_contact()) {
-        show(core, own, contact, false);
+        show(core, own, contact, false).await;
     }
     let theirs = edit(core, contact, own, |item| {
         item.ask = false;
@@ -321,7 +337,7 @@ pub async fn remove(core: &Arc<Core>, own: &Address, contact: &Address) -> Resul
     let before = core.store.roster_item(own.as_str(), contact.as_str()).await?;
     let Some(before) = before.filter(|i| i.listed) else { return Ok(false) };
     if before.subscription.seen_by_contact() {
-        show(core, own, contact, false);
+        show(core, own, contact, false).await;
     }
     edit_with(core, own, contact, RosterEdit::new(|_| RosterChange::Remove)).await?;
     if before.subscription.sees_contact() || before.ask {

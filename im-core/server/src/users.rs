@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -67,10 +67,12 @@ pub struct User {
     sessions: Mutex<Vec<Arc<Session>>>,
     profile: Mutex<Option<(Arc<Profile>, Instant)>>,
     contacts: Mutex<Option<(Arc<[Contact]>, Instant)>>,
+    /// How often what is known was forgotten: an answer that was asked for before is not kept.
+    changes: AtomicU64,
     /// How often all its sessions were closed: one that is being made meanwhile has to notice.
     pub closings: AtomicU64,
-    /// Held while offline messages are handed out, so that none goes out twice.
-    pub offline: tokio::sync::Mutex<()>,
+    /// Held while messages that wait are handed out, so that none goes out twice.
+    pub offline: Arc<tokio::sync::Mutex<()>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,7 +89,8 @@ impl User {
             profile: Mutex::default(),
             contacts: Mutex::default(),
             closings: AtomicU64::new(0),
-            offline: tokio::sync::Mutex::default(),
+            offline: Arc::default(),
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -148,6 +151,7 @@ impl User {
     /// # Errors
     /// When the store fails.
     pub async fn fresh_profile(&self, store: &Store) -> Result<Arc<Profile>, StoreError> {
+        let changes = self.changes.load(Ordering::SeqCst);
         let account = store.account(self.bare()).await?;
         let mut profile = Profile::default();
         if let Some(account) = account {
@@ -159,7 +163,7 @@ impl User {
             profile.archive = store.archive_preferences(self.bare()).await?;
         }
         let profile = Arc::new(profile);
-        *lock(&self.profile) = Some((Arc::clone(&profile), Instant::now()));
+        self.keep(changes, &self.profile, &profile);
         Ok(profile)
     }
 
@@ -173,6 +177,7 @@ impl User {
         {
             return Ok(Arc::clone(contacts));
         }
+        let changes = self.changes.load(Ordering::SeqCst);
         let roster = store.roster(self.bare()).await?;
         let contacts: Arc<[Contact]> = roster
             .items
@@ -186,8 +191,16 @@ impl User {
                 })
             })
             .collect();
-        *lock(&self.contacts) = Some((Arc::clone(&contacts), Instant::now()));
+        self.keep(changes, &self.contacts, &contacts);
         Ok(contacts)
+    }
+
+    /// Keeps what was read, unless it was to be forgotten since.
+    fn keep<T: ?Sized>(&self, changes: u64, place: &Mutex<Option<(Arc<T>, Instant)>>, read: &Arc<T>) {
+        let mut place = lock(place);
+        if self.changes.load(Ordering::SeqCst) == changes {
+            *place = Some((Arc::clone(read), Instant::now()));
+        }
     }
 
     /// Whether messages with `peer` belong into this account's archive (XEP-0441).
@@ -219,12 +232,15 @@ impl User {
 
     /// Forgets what was read from the store.
     pub fn forget(&self) {
+        // Counted first: whoever keeps an answer does so under the lock that is taken next.
+        self.changes.fetch_add(1, Ordering::SeqCst);
         *lock(&self.profile) = None;
         *lock(&self.contacts) = None;
     }
 
     /// Forgets who sees whom.
     pub fn forget_contacts(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
         *lock(&self.contacts) = None;
     }
 }

@@ -41,6 +41,12 @@ impl MessageId {
         self.0
     }
 
+    /// True when both were given by the same writer.
+    pub(crate) const fn same_writer(self, other: Self) -> bool {
+        let writer = ((1 << WRITER_BITS) - 1) << SEQUENCE_BITS;
+        self.0 & writer == other.0 & writer
+    }
+
     /// From the number as it is stored.
     pub const fn from_i64(number: i64) -> Self {
         Self(number)
@@ -82,6 +88,11 @@ impl IdGenerator {
     pub(crate) fn new(writer: u64, newest: Option<MessageId>) -> Self {
         let last_ms = newest.map_or(0, |id| (id.0 >> TIME_SHIFT) + 1);
         Self { writer: (writer % WRITERS) as i64, last_ms, sequence: -1 }
+    }
+
+    /// The last identifier that was given, or one that comes before all that will be.
+    pub(crate) fn last(&self) -> MessageId {
+        MessageId(self.last_ms << TIME_SHIFT | self.writer << SEQUENCE_BITS | self.sequence.max(0))
     }
 
     /// The next identifier at this moment (milliseconds since 1970-01-01 UTC).

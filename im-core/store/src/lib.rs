@@ -12,6 +12,7 @@
 //! parses nor builds XML, and knows nothing of listeners or sessions' sockets. Nothing it writes names a host
 //! or a node, so that data restored elsewhere works there.
 
+mod confirm;
 pub mod domain;
 mod error;
 mod id;

@@ -1,6 +1,6 @@
 //! The store in use: one of the back ends, opened and migrated.
 
-use crate::{Secret, StoreError, mariadb, postgresql, sqlite};
+use crate::{MessageId, Secret, StoreError, mariadb, postgresql, sqlite};
 use std::path::PathBuf;
 
 /// Which database, and how it is reached.
@@ -83,6 +83,27 @@ impl Store {
             Backend::Mariadb(_) => mariadb::NAME,
             Backend::Postgresql(_) => postgresql::NAME,
         }
+    }
+
+    /// Says that these messages reached a client of `owner` and no longer await delivery. Waits for nothing: they
+    /// count as delivered at once, and the marks are removed with what is written next, within a second. Unknown
+    /// ones are ignored. A process that is killed before that finds them waiting again.
+    pub fn confirm(&self, owner: &str, ids: &[MessageId]) {
+        match &self.backend {
+            Backend::Sqlite(store) => store.confirm(owner, ids),
+            Backend::Mariadb(store) => store.confirm(owner, ids),
+            Backend::Postgresql(store) => store.confirm(owner, ids),
+        }
+    }
+
+    /// Messages of `owner` that were confirmed by this process and whose marks are not removed yet.
+    pub fn confirming(&self, owner: &str) -> Vec<MessageId> {
+        let found = match &self.backend {
+            Backend::Sqlite(store) => store.confirmations().of(owner),
+            Backend::Mariadb(store) => store.confirmations().of(owner),
+            Backend::Postgresql(store) => store.confirmations().of(owner),
+        };
+        found.into_iter().map(MessageId::from_i64).collect()
     }
 
     pub(crate) fn backend(&self) -> &Backend {

@@ -27,6 +27,9 @@ pub const FEATURE: Feature = Feature {
     handle: |request| Box::pin(answer(request)),
 };
 
+/// About the most bytes of one page.
+const PAGE_BYTES: usize = 1024 * 1024;
+
 async fn answer(request: Request<'_>) -> Result<Answer, StanzaError> {
     request.own_account()?;
     match (request.payload.name.as_str(), request.set) {
@@ -58,7 +61,7 @@ fn message_id(text: &str) -> Result<MessageId, StanzaError> {
     text.parse().map_err(|_| StanzaError::ITEM_NOT_FOUND)
 }
 
-fn to_store(query: &mam::Query, most: u32) -> Result<ArchiveQuery, StanzaError> {
+fn to_store(query: &mam::Query, most: u32, bytes: usize) -> Result<ArchiveQuery, StanzaError> {
     let page = match (&query.page.before, &query.page.after) {
         (Some(before), _) if before.is_empty() => Page::Last,
         (Some(before), _) => Page::Before(message_id(before)?),
@@ -78,13 +81,18 @@ fn to_store(query: &mam::Query, most: u32) -> Result<ArchiveQuery, StanzaError> 
         max: query.page.max.map_or(100, |max| u32::try_from(max).unwrap_or(u32::MAX)).min(most),
         count: true,
         flip: query.flip,
+        bytes: Some(bytes),
     })
 }
 
 async fn query(request: Request<'_>) -> Result<Answer, StanzaError> {
     let (core, session) = (request.core, request.session);
     let query = mam::Query::read(request.payload)?;
-    let wanted = to_store(&query, core.config.limits.archive_page as u32)?;
+    let limits = &core.config.limits;
+    // A page fits into the outgoing queue with room for other things.
+    let most = limits.archive_page.min(limits.unacknowledged_stanzas / 2) as u32;
+    let bytes = (limits.outgoing_bytes as usize / 8).min(PAGE_BYTES);
+    let wanted = to_store(&query, most, bytes)?;
     let page = core.store.query_archive(session.address.bare(), &wanted).await;
     let page = page.map_err(|e| failed(&request, &e))?;
     for message in &page.messages {

@@ -14,6 +14,9 @@ pub const FEATURE: Feature = Feature {
     handle: |request| Box::pin(answer(request)),
 };
 
+/// Elements that one account can keep.
+const MAX_ELEMENTS: u64 = 100;
+
 async fn answer(request: Request<'_>) -> Result<Answer, StanzaError> {
     let owner = request.own_account()?;
     let core = request.core;
@@ -27,6 +30,13 @@ async fn answer(request: Request<'_>) -> Result<Answer, StanzaError> {
             let xml = element.to_xml("");
             if xml.len() as u64 > core.config.limits.profile_bytes {
                 return Err(StanzaError::POLICY_VIOLATION.with_text("the element is too large"));
+            }
+            let fresh = core.store.private_xml(owner, &element.name, &element.ns).await;
+            if fresh.map_err(|e| store_failed(core, "cannot read private data", &e))?.is_none() {
+                let count = core.store.private_xml_count(owner).await;
+                if count.map_err(|e| store_failed(core, "cannot read private data", &e))? >= MAX_ELEMENTS {
+                    return Err(StanzaError::RESOURCE_CONSTRAINT.with_text("the private storage is full"));
+                }
             }
             let stored = core.store.set_private_xml(owner, &element.name, &element.ns, &xml).await;
             stored.map_err(|e| store_failed(core, "cannot store private data", &e))?;

@@ -96,3 +96,63 @@ async fn two_nodes_are_one_server() {
     bob.send("<presence/>").await;
     assert_eq!(body(&bob.message().await), "after the death");
 }
+
+/// Bodies of messages until one says `last`.
+async fn bodies_until(client: &mut Client, last: &str) -> Vec<String> {
+    let mut bodies = Vec::new();
+    let all = async {
+        loop {
+            let text = body(&client.message().await);
+            if text == last {
+                return;
+            }
+            bodies.push(text);
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), all).await.expect("the last message does not come");
+    bodies
+}
+
+/// What a session of another node holds is left to it; what a dead node's session held goes to one that lives, and
+/// so does what a sender's node had stored and not handed over.
+#[tokio::test]
+async fn what_a_dead_node_held_goes_to_living_sessions_once() {
+    let services = Services::start();
+    let one = Server::start_on(&format!("node: one\n{}", services.config())).await;
+    let mut two = Server::start_on(&format!("node: two\n{}", services.config())).await;
+    meet([&one, &two]).await;
+    one.users(["alice", "bob", "carol", "dave"]).await;
+    let mut alice = Client::online(&one, "alice", "a").await;
+    let mut dave = Client::online(&two, "dave", "d").await;
+    // Both receivers manage their streams and acknowledge nothing: bob on the node that dies, carol on the other.
+    let mut bob = Client::online(&two, "bob", "two").await;
+    let mut carol = Client::online(&one, "carol", "c").await;
+    for client in [&mut bob, &mut carol] {
+        client.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").await;
+        client.until(|e| e.is("enabled", ns::SM)).await;
+    }
+    let expected: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    for text in &expected {
+        alice.send(&chat("bob@im.example", text)).await;
+        dave.send(&chat("carol@im.example", text)).await;
+    }
+    for text in &expected {
+        assert_eq!(body(&bob.message().await), *text);
+        assert_eq!(body(&carol.message().await), *text);
+    }
+    // Another session of bob, on the other node: the first one holds everything.
+    let mut other = Client::online(&one, "bob", "one").await;
+    other
+        .send("<presence><priority>-1</priority></presence><presence><priority>1</priority></presence>")
+        .await;
+    let seen = other.ping().await;
+    assert!(seen.iter().all(|e| e.name != "message"), "{seen:?}");
+    bob.send("<presence><priority>5</priority></presence>").await;
+    bob.ping().await;
+    two.kill();
+    assert_eq!(bodies_until(&mut other, "19").await, expected[..19]);
+    alice.send(&chat("bob@im.example", "new")).await;
+    assert!(bodies_until(&mut other, "new").await.is_empty(), "handed out twice");
+    alice.send(&chat("carol@im.example", "new")).await;
+    assert!(bodies_until(&mut carol, "new").await.is_empty(), "what a living session holds came again");
+}

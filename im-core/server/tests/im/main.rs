@@ -15,6 +15,7 @@ mod server;
 
 mod administration;
 mod cluster;
+mod delivery;
 mod durability;
 mod hostile;
 mod messages;

@@ -120,7 +120,7 @@ domain! {
     pub trait Accounts {
         /// Makes an account; `false` when the address is taken, and then nothing is changed.
         fn create_account(&self, account: &NewAccount) -> bool;
-        /// The account at this bare JID.
+        /// The account at this bare JID. One that is being removed is not there.
         fn account(&self, address: &str) -> Option<Account>;
         /// What signing in to this bare JID needs. An account that is being removed has nothing.
         fn sign_in(&self, address: &str) -> Option<SignIn>;
@@ -132,6 +132,13 @@ domain! {
         /// stays in the archives of others. `false` when there was no such account. Removal first locks the
         /// account; when it was interrupted, removing again completes it.
         fn remove_account(&self, address: &str) -> bool;
+        /// Locks an account for removal, at once: nobody can sign in to it any more, and it is listed no more.
+        /// [`Accounts::remove_account`] then does the rest. `false` when there is no such account.
+        fn begin_removal(&self, address: &str) -> bool;
+        /// Accounts whose removal was begun and not completed, at most 1000.
+        fn unfinished_removals(&self) -> Vec<String>;
+        /// Which of these bare JIDs may not be signed in to: disabled, being removed, or not there. At most 1000.
+        fn refused_accounts(&self, addresses: &[String]) -> Vec<String>;
         /// A page of accounts.
         fn list_accounts(&self, filter: &AccountFilter) -> Vec<Account>;
     }

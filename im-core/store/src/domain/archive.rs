@@ -19,7 +19,7 @@ pub struct ArchiveCopy {
     pub peer: String,
     /// Make an entry in the owner's archive.
     pub archive: bool,
-    /// Keep it for delivery when the owner next comes online.
+    /// It awaits delivery to the owner, until that is confirmed.
     pub offline: bool,
 }
 
@@ -91,6 +91,8 @@ pub struct ArchiveQuery {
     pub count: bool,
     /// Newest first within the page (`<flip-page/>`).
     pub flip: bool,
+    /// End the page early once its stanzas have this many bytes together.
+    pub bytes: Option<usize>,
 }
 
 /// A page of an archive.
@@ -170,15 +172,46 @@ impl ArchiveQuery {
         (ids, complete)
     }
 
+    /// How many bytes a page may have.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget::new(self.bytes.unwrap_or(usize::MAX))
+    }
+
     /// Puts the messages of a page, read in the direction of its window and one more than asked for when there
-    /// are more, into the order of the answer.
-    pub(crate) fn finish(&self, mut messages: Vec<ArchivedMessage>, count: Option<u64>) -> ArchivePage {
-        let complete = messages.len() <= self.max as usize;
+    /// are more, into the order of the answer. `cut`: the page ended early for its bytes.
+    pub(crate) fn finish(
+        &self,
+        mut messages: Vec<ArchivedMessage>,
+        cut: bool,
+        count: Option<u64>,
+    ) -> ArchivePage {
+        let complete = !cut && messages.len() <= self.max as usize;
         messages.truncate(self.max as usize);
         if self.window().descending != self.flip {
             messages.reverse();
         }
         ArchivePage { messages, complete, count }
+    }
+}
+
+/// Ends a page once its stanzas have enough bytes together. The first message always fits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    left: usize,
+    used: bool,
+}
+
+impl Budget {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self { left: bytes, used: false }
+    }
+
+    /// Takes a stanza into account; false when the page ends before it.
+    pub(crate) fn takes(&mut self, stanza: usize) -> bool {
+        let fits = !self.used || stanza <= self.left;
+        self.used = true;
+        self.left = self.left.saturating_sub(stanza);
+        fits
     }
 }
 
@@ -200,17 +233,20 @@ domain! {
 }
 
 domain! {
-    /// Messages that await delivery.
+    /// Messages that await delivery. That one reached its owner is said by [`Store::confirm`](crate::Store::confirm).
     pub trait Offline {
-        /// What awaits delivery to `owner`: at most `limit` messages after `after`, oldest first. Nothing is
-        /// marked: say what was delivered by `delivered`.
-        fn pending(&self, owner: &str, after: Option<MessageId>, limit: u32) -> Vec<ArchivedMessage>;
-        /// How many messages await delivery to `owner`.
+        /// What awaits delivery to `owner` and was not confirmed: after `after`, oldest first, at most `limit`
+        /// messages, and fewer once they have `bytes` together. Nothing is marked by reading. Messages that wait
+        /// are only the last when nothing is returned.
+        fn pending(
+            &self, owner: &str, after: Option<MessageId>, limit: u32, bytes: usize
+        ) -> Vec<ArchivedMessage>;
+        /// How many messages await delivery to `owner`, those included whose confirmation is not yet on disk.
         fn pending_count(&self, owner: &str) -> u64;
-        /// These messages reached `owner` and no longer await delivery. Unknown ones are ignored.
-        fn delivered(&self, owner: &str, ids: &[MessageId]) -> ();
-        /// These stored messages did not reach `owner` after all (a session died with them) and await delivery
-        /// again. Messages that are no longer stored are ignored.
-        fn postpone(&self, owner: &str, ids: &[MessageId]) -> ();
+        /// Owners for whom something was stored at `since` (milliseconds since 1970-01-01 UTC) or later that
+        /// awaits delivery still. At most `limit`.
+        fn pending_owners(&self, since: i64, limit: u32) -> Vec<String>;
+        /// Waits until all that was confirmed is on disk.
+        fn settle(&self) -> ();
     }
 }

@@ -46,6 +46,7 @@ mod rosters;
 pub use accounts::{
     Account, AccountFilter, AccountKind, Accounts, Credentials, NewAccount, ScramKeys, SignIn,
 };
+pub(crate) use archive::Budget;
 pub use archive::{
     Ack, Archive, ArchiveCopy, ArchivePage, ArchiveQuery, ArchivedMessage, NewMessage, Offline, Page,
 };

@@ -119,6 +119,8 @@ domain! {
         fn set_vcard(&self, owner: &str, xml: &str) -> ();
         /// What is stored under an element's name and namespace (XEP-0049), as XML.
         fn private_xml(&self, owner: &str, element: &str, namespace: &str) -> Option<String>;
+        /// How many elements are stored.
+        fn private_xml_count(&self, owner: &str) -> u64;
         /// Stores an element, replacing the one of the same name and namespace.
         fn set_private_xml(&self, owner: &str, element: &str, namespace: &str, xml: &str) -> ();
         /// The block list (XEP-0191), in order.

@@ -100,7 +100,7 @@ pub struct NodeStatus {
 pub enum LiveEvent {
     /// A payload that another node sent to this one.
     Payload(Delivery),
-    /// A node died or left; these sessions were on it and are gone from the directory.
+    /// A node died or left; these sessions (none, perhaps) were on it and are gone from the directory.
     SessionsLost(Vec<Session>),
 }
 

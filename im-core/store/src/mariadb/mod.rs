@@ -19,6 +19,8 @@ use sqlx::{ConnectOptions, Executor, MySqlPool};
 use std::sync::Arc;
 use std::time::Duration;
 
+type Database = sqlx::MySql;
+
 /// The back end's name.
 pub(crate) const NAME: &str = "mariadb";
 

@@ -5,9 +5,10 @@
 //! Bytes are in hexadecimal: nothing of anybody's text can be taken for SQL.
 
 use super::{Fault, fault_of, sql};
+use crate::server_store::id_list;
 use crate::server_store::pipeline::{Rows, Sink};
 use sqlx::mysql::MySqlConnectOptions;
-use sqlx::{AssertSqlSafe, Connection, MySql, MySqlConnection, QueryBuilder};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySql, MySqlConnection, QueryBuilder};
 use std::fmt::Write;
 
 pub(super) struct MariadbSink {
@@ -22,7 +23,10 @@ impl MariadbSink {
 
     async fn connection(&mut self) -> Result<&mut MySqlConnection, sqlx::Error> {
         if self.connection.is_none() {
-            self.connection = Some(MySqlConnection::connect_with(&self.options).await?);
+            let mut connection = MySqlConnection::connect_with(&self.options).await?;
+            // Gap locks would make a batch that removes marks wait for one that adds some.
+            connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+            self.connection = Some(connection);
         }
         // It was put there just above.
         self.connection.as_mut().ok_or(sqlx::Error::WorkerCrashed)
@@ -81,7 +85,10 @@ fn statements(rows: &Rows) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let bytes: usize = rows.messages.iter().map(|row| row.stanza.len() * 2 + 80).sum();
     let mut text = String::with_capacity(bytes + rows.entries.len() * 50 + rows.offline.len() * 40 + 300);
-    text.push_str("BEGIN;INSERT INTO message (id, owner_a, owner_b, stanza) VALUES ");
+    text.push_str("BEGIN");
+    if !rows.messages.is_empty() {
+        text.push_str(";INSERT INTO message (id, owner_a, owner_b, stanza) VALUES ");
+    }
     let mut comma = "";
     for row in &rows.messages {
         // Writing to a string cannot fail.
@@ -116,8 +123,36 @@ fn statements(rows: &Rows) -> String {
             comma = ",";
         }
     }
+    remove_marks(&mut text, &rows.delivered);
     text.push_str(";COMMIT");
     text
+}
+
+/// Owners whose marks one statement removes.
+const OWNERS: usize = 100;
+
+/// Removes marks, and messages that nobody keeps any more with them. By ranges of the primary keys, whatever the
+/// optimiser thinks of a small table: a scan would wait for the locks of other batches.
+fn remove_marks(text: &mut String, delivered: &[(i64, Vec<i64>)]) {
+    for owners in delivered.chunks(OWNERS) {
+        text.push_str(";DELETE o FROM offline_message o FORCE INDEX (PRIMARY) WHERE ");
+        let mut or = "";
+        for (owner, ids) in owners {
+            let list = id_list(ids.iter().copied());
+            let _ = write!(text, "{or}(o.owner_id={owner} AND o.message_id IN ({list}))");
+            or = " OR ";
+        }
+    }
+    if !delivered.is_empty() {
+        let list = id_list(delivered.iter().flat_map(|(_, ids)| ids).copied());
+        let _ = write!(
+            text,
+            ";DELETE m FROM message m FORCE INDEX (PRIMARY) WHERE m.id IN ({list}) \
+             AND NOT EXISTS (SELECT 1 FROM archive_entry e WHERE e.owner_id = m.owner_a AND e.message_id = m.id) \
+             AND NOT EXISTS (SELECT 1 FROM archive_entry e WHERE e.owner_id = m.owner_b AND e.message_id = m.id) \
+             AND NOT EXISTS (SELECT 1 FROM offline_message o WHERE o.message_id = m.id)"
+        );
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +170,7 @@ mod tests {
             ],
             entries: vec![(1, 5, 2)],
             offline: vec![(3, 6)],
+            delivered: vec![],
         };
         assert_eq!(
             statements(&rows),
@@ -143,5 +179,15 @@ mod tests {
              INSERT INTO archive_entry (owner_id, message_id, peer_id) VALUES (1,5,2);\
              INSERT INTO offline_message (owner_id, message_id) VALUES (3,6);COMMIT"
         );
+    }
+
+    #[test]
+    fn marks_are_removed_by_key() {
+        let rows = Rows { delivered: vec![(1, vec![5, 6]), (2, vec![7])], ..Rows::default() };
+        let text = statements(&rows);
+        let marks = "BEGIN;DELETE o FROM offline_message o FORCE INDEX (PRIMARY) WHERE \
+            (o.owner_id=1 AND o.message_id IN (5,6)) OR (o.owner_id=2 AND o.message_id IN (7));DELETE m FROM message m";
+        assert!(text.starts_with(marks), "{text}");
+        assert!(text.contains("m.id IN (5,6,7) AND NOT EXISTS") && text.ends_with(";COMMIT"), "{text}");
     }
 }

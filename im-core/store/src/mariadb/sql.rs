@@ -5,8 +5,7 @@ pub(super) const CREATE_ACCOUNT: &str = "INSERT INTO account (address, kind, dis
      sha1_salt, sha1_iterations, sha1_stored_key, sha1_server_key, \
      sha256_salt, sha256_iterations, sha256_stored_key, sha256_server_key) \
      VALUES (?, ?, ?, FALSE, FALSE, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-pub(super) const ACCOUNT: &str =
-    "SELECT address, kind, display_name, disabled, created_at FROM account WHERE address = ?";
+pub(super) const ACCOUNT: &str = "SELECT address, kind, display_name, disabled, created_at FROM account WHERE address = ? AND NOT removing";
 pub(super) const SIGN_IN: &str = "SELECT sha1_salt, sha1_iterations, sha1_stored_key, sha1_server_key, \
      sha256_salt, sha256_iterations, sha256_stored_key, sha256_server_key, disabled, kind \
      FROM account WHERE address = ? AND NOT removing";
@@ -20,7 +19,6 @@ pub(super) const LIST_ACCOUNTS: &str = "SELECT address, kind, display_name, disa
      ORDER BY address LIMIT ?";
 pub(super) const ADDRESS_ID: &str = "SELECT id FROM address WHERE jid = ?";
 pub(super) const ALL_ADDRESS_IDS: &str = "SELECT id FROM address";
-pub(super) const INSERT_ADDRESS: &str = "INSERT IGNORE INTO address (jid) VALUES (?)";
 pub(super) const ROSTER_VERSION: &str = "SELECT version FROM roster WHERE owner = ?";
 pub(super) const ROSTER_ITEMS: &str = "SELECT contact, name, group_names, subscription, ask, approved, pending_in, listed \
      FROM roster_item WHERE owner = ? ORDER BY contact";
@@ -65,7 +63,7 @@ pub(super) const SOME_ENTRIES: &str =
     "SELECT message_id FROM archive_entry WHERE owner_id = ? AND message_id < ? ORDER BY message_id LIMIT ?";
 pub(super) const SOME_OFFLINE: &str = "SELECT message_id FROM offline_message WHERE owner_id = ? AND message_id < ? ORDER BY message_id LIMIT ?";
 pub(super) const ARCHIVE_BOUNDS: &str =
-    "SELECT min(message_id), max(message_id) FROM archive_entry WHERE owner_id = ?";
+    "SELECT min(message_id), max(message_id) FROM archive_entry WHERE owner_id = ? AND message_id < ?";
 pub(super) const PENDING: &str = "SELECT m.id, m.stanza FROM offline_message o JOIN message m ON m.id = o.message_id \
      WHERE o.owner_id = (SELECT id FROM address WHERE jid = ?) AND o.message_id > ? \
      ORDER BY o.message_id LIMIT ?";
@@ -114,11 +112,10 @@ pub(super) const STATISTICS: &[&str] = &[
     "SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS SIGNED) FROM information_schema.tables \
      WHERE table_schema = DATABASE()",
 ];
-/// Marks stored messages as awaiting delivery. `list` is numbers.
-pub(super) fn postpone(owner: i64, list: &str) -> String {
-    format!(
-        "INSERT IGNORE INTO offline_message (owner_id, message_id) SELECT {owner}, id FROM message WHERE id IN ({list})"
-    )
-}
 /// Counts this start; the count comes back as the last inserted id.
 pub(super) const COUNT_START: &str = "UPDATE archive_writer SET starts = LAST_INSERT_ID(starts + 1)";
+/// Owners of what was stored lately and awaits delivery.
+pub(super) const PENDING_OWNERS: &str = "SELECT jid FROM address WHERE id IN ( \
+     SELECT owner_id FROM offline_message WHERE message_id >= ?) LIMIT ?";
+pub(super) const UNFINISHED_REMOVALS: &str = "SELECT address FROM account WHERE removing LIMIT 1000";
+pub(super) const PRIVATE_XML_COUNT: &str = "SELECT count(*) FROM private_xml WHERE owner = ?";

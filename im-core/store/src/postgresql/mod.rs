@@ -19,6 +19,8 @@ use sqlx::{ConnectOptions, PgPool};
 use std::sync::Arc;
 use std::time::Duration;
 
+type Database = sqlx::Postgres;
+
 /// The back end's name.
 pub(crate) const NAME: &str = "postgresql";
 

@@ -46,7 +46,7 @@ impl Sink for PostgresqlSink {
         let entry_peers: Vec<i64> = rows.entries.iter().map(|entry| entry.2).collect();
         let offline_owners: Vec<i64> = rows.offline.iter().map(|mark| mark.0).collect();
         let offline_messages: Vec<i64> = rows.offline.iter().map(|mark| mark.1).collect();
-        sqlx::query(sql::APPEND)
+        let append = sqlx::query(sql::APPEND)
             .bind(ids)
             .bind(owners_a)
             .bind(owners_b)
@@ -55,10 +55,22 @@ impl Sink for PostgresqlSink {
             .bind(entry_messages)
             .bind(entry_peers)
             .bind(offline_owners)
-            .bind(offline_messages)
-            .execute(self.connection().await?)
-            .await?;
-        Ok(())
+            .bind(offline_messages);
+        let connection = self.connection().await?;
+        if rows.delivered.is_empty() {
+            append.execute(connection).await?;
+            return Ok(());
+        }
+        let owners: Vec<i64> =
+            rows.delivered.iter().flat_map(|(owner, ids)| ids.iter().map(|_| *owner)).collect();
+        let delivered: Vec<i64> = rows.delivered.iter().flat_map(|(_, ids)| ids).copied().collect();
+        let mut transaction = connection.begin().await?;
+        if !rows.messages.is_empty() {
+            append.execute(&mut *transaction).await?;
+        }
+        sqlx::query(sql::REMOVE_MARKS).bind(owners).bind(&delivered).execute(&mut *transaction).await?;
+        sqlx::query(sql::REMOVE_ORPHANS).bind(&delivered).execute(&mut *transaction).await?;
+        transaction.commit().await
     }
 
     async fn is_stored(&mut self, id: i64) -> Result<bool, sqlx::Error> {

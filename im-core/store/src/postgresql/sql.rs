@@ -5,8 +5,7 @@ pub(super) const CREATE_ACCOUNT: &str = "INSERT INTO account (address, kind, dis
      sha1_salt, sha1_iterations, sha1_stored_key, sha1_server_key, \
      sha256_salt, sha256_iterations, sha256_stored_key, sha256_server_key) \
      VALUES ($1, $2, $3, FALSE, FALSE, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-pub(super) const ACCOUNT: &str =
-    "SELECT address, kind, display_name, disabled, created_at FROM account WHERE address = $1";
+pub(super) const ACCOUNT: &str = "SELECT address, kind, display_name, disabled, created_at FROM account WHERE address = $1 AND NOT removing";
 pub(super) const SIGN_IN: &str = "SELECT sha1_salt, sha1_iterations, sha1_stored_key, sha1_server_key, \
      sha256_salt, sha256_iterations, sha256_stored_key, sha256_server_key, disabled, kind \
      FROM account WHERE address = $1 AND NOT removing";
@@ -20,7 +19,6 @@ pub(super) const LIST_ACCOUNTS: &str = "SELECT address, kind, display_name, disa
      ORDER BY address LIMIT $6";
 pub(super) const ADDRESS_ID: &str = "SELECT id FROM address WHERE jid = $1";
 pub(super) const ALL_ADDRESS_IDS: &str = "SELECT id FROM address";
-pub(super) const INSERT_ADDRESS: &str = "INSERT INTO address (jid) VALUES ($1) ON CONFLICT DO NOTHING";
 pub(super) const ROSTER_VERSION: &str = "SELECT version FROM roster WHERE owner = $1";
 pub(super) const ROSTER_ITEMS: &str = "SELECT contact, name, group_names, subscription, ask, approved, pending_in, listed \
      FROM roster_item WHERE owner = $1 ORDER BY contact";
@@ -71,7 +69,7 @@ pub(super) const SET_SETTING: &str = "INSERT INTO setting (name, value) \
 pub(super) const SOME_ENTRIES: &str = "SELECT message_id FROM archive_entry WHERE owner_id = $1 AND message_id < $2 ORDER BY message_id LIMIT $3";
 pub(super) const SOME_OFFLINE: &str = "SELECT message_id FROM offline_message WHERE owner_id = $1 AND message_id < $2 ORDER BY message_id LIMIT $3";
 pub(super) const ARCHIVE_BOUNDS: &str =
-    "SELECT min(message_id), max(message_id) FROM archive_entry WHERE owner_id = $1";
+    "SELECT min(message_id), max(message_id) FROM archive_entry WHERE owner_id = $1 AND message_id < $2";
 pub(super) const PENDING: &str = "SELECT m.id, m.stanza FROM offline_message o JOIN message m ON m.id = o.message_id \
      WHERE o.owner_id = (SELECT id FROM address WHERE jid = $1) AND o.message_id > $2 \
      ORDER BY o.message_id LIMIT $3";
@@ -119,13 +117,6 @@ pub(super) const STATISTICS: &[&str] = &[
      LEFT JOIN account c ON c.address = a.jid WHERE c.kind IS NULL OR c.kind <> 'canary'",
     "SELECT pg_database_size(current_database())",
 ];
-/// Marks stored messages as awaiting delivery. `list` is numbers.
-pub(super) fn postpone(owner: i64, list: &str) -> String {
-    format!(
-        "INSERT INTO offline_message (owner_id, message_id) SELECT {owner}, id FROM message WHERE id IN ({list}) \
-         ON CONFLICT DO NOTHING"
-    )
-}
 /// Enters addresses.
 pub(super) const INSERT_ADDRESSES: &str =
     "INSERT INTO address (jid) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING";
@@ -142,3 +133,17 @@ pub(super) const APPEND: &str = "WITH messages AS ( \
      SELECT * FROM unnest($8::bigint[], $9::bigint[])";
 /// Counts this start.
 pub(super) const COUNT_START: &str = "UPDATE archive_writer SET starts = starts + 1 RETURNING starts";
+/// Owners of what was stored lately and awaits delivery.
+pub(super) const PENDING_OWNERS: &str = "SELECT jid FROM address WHERE id IN ( \
+     SELECT owner_id FROM offline_message WHERE message_id >= $1) LIMIT $2";
+pub(super) const UNFINISHED_REMOVALS: &str = "SELECT address FROM account WHERE removing LIMIT 1000";
+/// Messages reached their owners.
+pub(super) const REMOVE_MARKS: &str = "DELETE FROM offline_message o \
+     USING unnest($1::bigint[], $2::bigint[]) AS d (owner_id, message_id) \
+     WHERE o.owner_id = d.owner_id AND o.message_id = d.message_id";
+/// Those of them that nobody keeps.
+pub(super) const REMOVE_ORPHANS: &str = "DELETE FROM message m WHERE m.id = ANY($1::bigint[]) \
+     AND NOT EXISTS (SELECT 1 FROM archive_entry e WHERE e.owner_id = m.owner_a AND e.message_id = m.id) \
+     AND NOT EXISTS (SELECT 1 FROM archive_entry e WHERE e.owner_id = m.owner_b AND e.message_id = m.id) \
+     AND NOT EXISTS (SELECT 1 FROM offline_message o WHERE o.message_id = m.id)";
+pub(super) const PRIVATE_XML_COUNT: &str = "SELECT count(*) FROM private_xml WHERE owner = $1";

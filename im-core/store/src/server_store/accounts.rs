@@ -121,10 +121,7 @@ macro_rules! impl_accounts {
 
             async fn remove_account(&self, address: &str) -> Result<bool, StoreError> {
                 let step = "removing an account";
-                let found = attempt!(step, is_retryable, {
-                    sqlx::query(sql::LOCK_ACCOUNT).bind(address).execute(&self.inner.pool).await
-                })?;
-                if found.rows_affected() == 0 {
+                if !crate::Accounts::begin_removal(self, address).await? {
                     return Ok(false);
                 }
                 let owner: Option<i64> = attempt!(step, is_retryable, {
@@ -145,6 +142,38 @@ macro_rules! impl_accounts {
                     transaction.commit().await
                 })?;
                 Ok(true)
+            }
+
+            async fn begin_removal(&self, address: &str) -> Result<bool, StoreError> {
+                let found = attempt!("locking an account", is_retryable, {
+                    sqlx::query(sql::LOCK_ACCOUNT).bind(address).execute(&self.inner.pool).await
+                })?;
+                Ok(found.rows_affected() > 0)
+            }
+
+            async fn unfinished_removals(&self) -> Result<Vec<String>, StoreError> {
+                attempt!("looking for unfinished removals", is_retryable, {
+                    sqlx::query_scalar(sql::UNFINISHED_REMOVALS).fetch_all(&self.inner.pool).await
+                })
+            }
+
+            async fn refused_accounts(&self, addresses: &[String]) -> Result<Vec<String>, StoreError> {
+                if addresses.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let welcome: Vec<String> = attempt!("looking for refused accounts", is_retryable, {
+                    let mut select = sqlx::QueryBuilder::<Database>::new(
+                        "SELECT address FROM account WHERE NOT disabled AND NOT removing AND address IN (",
+                    );
+                    let mut list = select.separated(", ");
+                    for address in addresses {
+                        list.push_bind(address);
+                    }
+                    select.push(")");
+                    select.build_query_scalar().persistent(false).fetch_all(&self.inner.pool).await
+                })?;
+                let welcome: std::collections::HashSet<String> = welcome.into_iter().collect();
+                Ok(addresses.iter().filter(|address| !welcome.contains(*address)).cloned().collect())
             }
 
             async fn list_accounts(

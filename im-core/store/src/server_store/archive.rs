@@ -78,6 +78,63 @@ macro_rules! impl_archive {
                 transaction.commit().await
             }
 
+            async fn query_window(
+                &self,
+                step: &'static str,
+                owner: i64,
+                peer: Option<i64>,
+                query: &crate::ArchiveQuery,
+                bound: i64,
+            ) -> Result<crate::ArchivePage, StoreError> {
+                let window = query.window();
+                let statement = match (peer.is_some(), window.descending) {
+                    (false, false) => sql::ARCHIVE_ASCENDING,
+                    (false, true) => sql::ARCHIVE_DESCENDING,
+                    (true, false) => sql::ARCHIVE_WITH_ASCENDING,
+                    (true, true) => sql::ARCHIVE_WITH_DESCENDING,
+                };
+                let (messages, cut) = attempt!(step, is_retryable, {
+                    let select =
+                        sqlx::query_as(statement).bind(owner).bind(window.after).bind(window.before.min(bound));
+                    let select = if let Some(peer) = peer { select.bind(peer) } else { select };
+                    let select = select.bind(i64::from(query.max) + 1);
+                    let mut rows = select.fetch(&self.inner.pool);
+                    let (mut found, mut budget, mut cut) = (Vec::new(), query.budget(), false);
+                    let mut end = Ok(());
+                    while let Some(row) = futures_util::StreamExt::next(&mut rows).await {
+                        match row {
+                            Ok(row) => {
+                                let message = message_from(row);
+                                if !budget.takes(message.stanza.len()) {
+                                    cut = true;
+                                    break;
+                                }
+                                found.push(message);
+                            }
+                            Err(error) => {
+                                end = Err(error);
+                                break;
+                            }
+                        }
+                    }
+                    end.map(|()| (found, cut))
+                })?;
+                let mut count = None;
+                if query.count {
+                    let statement = if peer.is_some() { sql::ARCHIVE_WITH_COUNT } else { sql::ARCHIVE_COUNT };
+                    let number: i64 = attempt!(step, is_retryable, {
+                        let select = sqlx::query_scalar(statement)
+                            .bind(owner)
+                            .bind(window.count_after)
+                            .bind(window.count_before.min(bound));
+                        let select = if let Some(peer) = peer { select.bind(peer) } else { select };
+                        select.fetch_one(&self.inner.pool).await
+                    })?;
+                    count = Some(number as u64);
+                }
+                Ok(query.finish(messages, cut, count))
+            }
+
             async fn query_ids(
                 &self,
                 step: &'static str,
@@ -97,20 +154,31 @@ macro_rules! impl_archive {
                     .collect();
                 let count = query.count.then_some(found.len() as u64);
                 let (page, complete) = query.page_of(found);
-                let mut messages: Vec<(i64, Vec<u8>)> = Vec::new();
-                if !page.is_empty() {
+                let mut rows: Vec<(i64, Vec<u8>)> = Vec::new();
+                // A few at a time, so that a page with large stanzas ends early without reading all of them.
+                let (mut messages, mut budget, mut cut) = (Vec::new(), query.budget(), false);
+                for some in page.chunks(20) {
                     let order = if query.window().descending { "DESC" } else { "ASC" };
-                    let list = crate::server_store::id_list(page);
-                    messages = attempt!(step, is_retryable, {
+                    let list = crate::server_store::id_list(some.iter().copied());
+                    rows.extend(attempt!(step, is_retryable, {
                         let statement = format!("SELECT id, stanza FROM message WHERE id IN ({list}) ORDER BY id {order}");
-                        sqlx::query_as(sqlx::AssertSqlSafe(statement))
+                        sqlx::query_as::<_, (i64, Vec<u8>)>(sqlx::AssertSqlSafe(statement))
                             .persistent(false)
                             .fetch_all(&self.inner.pool)
                             .await
-                    })?;
+                    })?);
+                    for row in rows.drain(..) {
+                        cut |= !budget.takes(row.1.len());
+                        if !cut {
+                            messages.push(message_from(row));
+                        }
+                    }
+                    if cut {
+                        break;
+                    }
                 }
-                let page = query.finish(messages.into_iter().map(message_from).collect(), count);
-                Ok(crate::ArchivePage { complete, ..page })
+                let page = query.finish(messages, cut, count);
+                Ok(crate::ArchivePage { complete: complete && !cut, ..page })
             }
         }
 
@@ -140,36 +208,17 @@ macro_rules! impl_archive {
                 if let Some(ids) = ids {
                     return self.query_ids(step, owner, peer, query, ids).await;
                 }
-                let window = query.window();
-                let statement = match (peer.is_some(), window.descending) {
-                    (false, false) => sql::ARCHIVE_ASCENDING,
-                    (false, true) => sql::ARCHIVE_DESCENDING,
-                    (true, false) => sql::ARCHIVE_WITH_ASCENDING,
-                    (true, true) => sql::ARCHIVE_WITH_DESCENDING,
-                };
-                let rows: Vec<(i64, Vec<u8>)> = attempt!(step, is_retryable, {
-                    let select = sqlx::query_as(statement)
-                        .bind(owner)
-                        .bind(window.after)
-                        .bind(window.before);
-                    let select = if let Some(peer) = peer { select.bind(peer) } else { select };
-                    let select = select.bind(i64::from(query.max) + 1);
-                    select.fetch_all(&self.inner.pool).await
-                })?;
-                let mut count = None;
-                if query.count {
-                    let statement = if peer.is_some() { sql::ARCHIVE_WITH_COUNT } else { sql::ARCHIVE_COUNT };
-                    let number: i64 = attempt!(step, is_retryable, {
-                        let select = sqlx::query_scalar(statement)
-                            .bind(owner)
-                            .bind(window.count_after)
-                            .bind(window.count_before);
-                        let select = if let Some(peer) = peer { select.bind(peer) } else { select };
-                        select.fetch_one(&self.inner.pool).await
-                    })?;
-                    count = Some(number as u64);
+                let mut bound = None;
+                loop {
+                    let horizon = self.inner.pipeline.horizon();
+                    let page =
+                        self.query_window(step, owner, peer, query, bound.unwrap_or(horizon.lowest)).await?;
+                    match horizon.first_unsettled(page.messages.iter().map(|message| message.id)) {
+                        // A batch was begun and committed in between: another, begun earlier, may follow it.
+                        Some(unsettled) if bound.is_none() => bound = Some(unsettled),
+                        _ => return Ok(page),
+                    }
                 }
-                Ok(query.finish(rows.into_iter().map(message_from).collect(), count))
             }
 
             async fn archive_bounds(
@@ -178,8 +227,9 @@ macro_rules! impl_archive {
             ) -> Result<Option<(crate::MessageId, crate::MessageId)>, StoreError> {
                 let step = "reading an archive's bounds";
                 let Some(owner) = self.address_id(step, owner).await? else { return Ok(None) };
+                let bound = self.inner.pipeline.horizon().lowest;
                 let (first, last): (Option<i64>, Option<i64>) = attempt!(step, is_retryable, {
-                    sqlx::query_as(sql::ARCHIVE_BOUNDS).bind(owner).fetch_one(&self.inner.pool).await
+                    sqlx::query_as(sql::ARCHIVE_BOUNDS).bind(owner).bind(bound).fetch_one(&self.inner.pool).await
                 })?;
                 let id = crate::MessageId::from_i64;
                 Ok(first.zip(last).map(|(first, last)| (id(first), id(last))))
@@ -209,22 +259,76 @@ macro_rules! impl_archive {
             }
         }
 
+        impl $Store {
+            /// Queues confirmations of deliveries.
+            pub(crate) fn confirm(&self, owner: &str, ids: &[crate::MessageId]) {
+                self.inner.pipeline.confirm(owner, ids);
+            }
+
+            /// What was confirmed and is not yet on disk.
+            pub(crate) fn confirmations(&self) -> &crate::confirm::Confirmations {
+                self.inner.pipeline.confirmations()
+            }
+        }
+
         impl crate::Offline for $Store {
             async fn pending(
                 &self,
                 owner: &str,
                 after: Option<crate::MessageId>,
                 limit: u32,
+                bytes: usize,
             ) -> Result<Vec<crate::ArchivedMessage>, StoreError> {
-                let rows: Vec<(i64, Vec<u8>)> = attempt!("reading offline messages", is_retryable, {
-                    sqlx::query_as(sql::PENDING)
-                        .bind(owner)
-                        .bind(after.map_or(-1, crate::MessageId::as_i64))
-                        .bind(i64::from(limit))
-                        .fetch_all(&self.inner.pool)
-                        .await
-                })?;
-                Ok(rows.into_iter().map(message_from).collect())
+                let step = "reading offline messages";
+                let mut after = after.map_or(-1, crate::MessageId::as_i64);
+                loop {
+                    // Both before the read: see `confirm` and `horizon`.
+                    let confirmed = self.confirmations().of(owner);
+                    let horizon = self.inner.pipeline.horizon();
+                    let rows: Vec<(i64, Vec<u8>)> = attempt!(step, is_retryable, {
+                        let mut rows = sqlx::query_as(sql::PENDING)
+                            .bind(owner)
+                            .bind(after)
+                            .bind(i64::from(limit))
+                            .fetch(&self.inner.pool);
+                        let (mut found, mut budget) = (Vec::new(), crate::domain::Budget::new(bytes));
+                        let mut end = Ok(());
+                        while let Some(row) = futures_util::StreamExt::next(&mut rows).await {
+                            let row: (i64, Vec<u8>) = match row {
+                                Ok(row) => row,
+                                Err(error) => {
+                                    end = Err(error);
+                                    break;
+                                }
+                            };
+                            if !budget.takes(row.1.len()) {
+                                break;
+                            }
+                            found.push(row);
+                        }
+                        end.map(|()| found)
+                    })?;
+                    let settled = rows.partition_point(|row| horizon.is_settled(row.0));
+                    let unsettled = settled < rows.len();
+                    let Some(last) = rows[..settled].last().map(|row| row.0) else {
+                        if unsettled {
+                            // What comes before the first of them is committed within moments.
+                            self.inner.pipeline.wait_for(&horizon).await;
+                            continue;
+                        }
+                        return Ok(Vec::new());
+                    };
+                    let found: Vec<_> = rows
+                        .into_iter()
+                        .take(settled)
+                        .filter(|row| !confirmed.contains(&row.0))
+                        .map(message_from)
+                        .collect();
+                    if !found.is_empty() {
+                        return Ok(found);
+                    }
+                    after = last;
+                }
             }
 
             async fn pending_count(&self, owner: &str) -> Result<u64, StoreError> {
@@ -234,32 +338,22 @@ macro_rules! impl_archive {
                 Ok(count as u64)
             }
 
-            async fn delivered(&self, owner: &str, ids: &[crate::MessageId]) -> Result<(), StoreError> {
-                let step = "noting a delivery";
-                let Some(owner) = self.address_id(step, owner).await? else { return Ok(()) };
-                for ids in ids.chunks(CHUNK as usize) {
-                    let ids: Vec<i64> = ids.iter().map(|id| id.as_i64()).collect();
-                    attempt!(step, is_retryable, { self.remove_rows("offline_message", owner, &ids).await })?;
-                }
-                Ok(())
+            async fn pending_owners(&self, since: i64, limit: u32) -> Result<Vec<String>, StoreError> {
+                attempt!("looking for owners of offline messages", is_retryable, {
+                    sqlx::query_scalar(sql::PENDING_OWNERS)
+                        .bind(crate::MessageId::first_at(since).as_i64())
+                        .bind(i64::from(limit))
+                        .fetch_all(&self.inner.pool)
+                        .await
+                })
             }
 
-            async fn postpone(&self, owner: &str, ids: &[crate::MessageId]) -> Result<(), StoreError> {
-                crate::limits::address(owner)?;
-                let step = "keeping messages for delivery";
-                for ids in ids.chunks(CHUNK as usize) {
-                    let list = crate::server_store::id_list(ids.iter().map(|id| id.as_i64()));
-                    attempt!(step, is_retryable, {
-                        sqlx::query(sql::INSERT_ADDRESS).bind(owner).execute(&self.inner.pool).await?;
-                        let owner: i64 =
-                            sqlx::query_scalar(sql::ADDRESS_ID).bind(owner).fetch_one(&self.inner.pool).await?;
-                        sqlx::query(sqlx::AssertSqlSafe(sql::postpone(owner, &list)))
-                            .persistent(false)
-                            .execute(&self.inner.pool)
-                            .await
-                    })?;
-                }
-                Ok(())
+            async fn settle(&self) -> Result<(), StoreError> {
+                let step = "noting deliveries";
+                let deadline = crate::server_store::DEADLINE;
+                tokio::time::timeout(deadline, self.inner.pipeline.settle()).await.map_err(|_| {
+                    StoreError::Timeout { backend: NAME, step, seconds: deadline.as_secs() }
+                })
             }
         }
     };

@@ -10,14 +10,15 @@
 //! minute is over, or for an error that does not pass, the batch is refused.
 
 use super::{Fault, wait};
+use crate::confirm::{Confirmations, DELAY, Marks};
 use crate::domain::{Ack, NewMessage};
 use crate::id::{IdGenerator, now_ms};
 use crate::{MessageId, StoreError, limits};
 use bytes::Bytes;
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
 const QUEUE: usize = 8192;
@@ -49,6 +50,8 @@ pub(crate) struct Rows {
     pub entries: Vec<(i64, i64, i64)>,
     /// Owner, message.
     pub offline: Vec<(i64, i64)>,
+    /// Owner with the messages that reached it.
+    pub delivered: Vec<(i64, Vec<i64>)>,
 }
 
 /// A connection that batches are written over. It connects by itself when it is not connected.
@@ -72,6 +75,8 @@ type Answer = oneshot::Sender<Result<MessageId, StoreError>>;
 
 enum Task {
     Append(NewMessage, Answer),
+    /// Only so that confirmations are taken.
+    Wake,
     Close(oneshot::Sender<()>),
 }
 
@@ -79,6 +84,7 @@ enum Task {
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     tasks: mpsc::Sender<Task>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
@@ -86,15 +92,73 @@ struct Shared {
     backend: &'static str,
     generator: Mutex<IdGenerator>,
     addresses: Mutex<HashMap<String, i64>>,
+    confirmations: Confirmations,
+    /// The lowest identifier of each batch under way.
+    under_way: Mutex<BTreeSet<i64>>,
+    landed: Notify,
 }
 
 impl Pipeline {
     /// Starts writing over these connections.
     pub(crate) fn start<S: Sink>(backend: &'static str, sinks: Vec<S>, generator: IdGenerator) -> Self {
         let (tasks, queue) = mpsc::channel(QUEUE);
-        let shared = Shared { backend, generator: Mutex::new(generator), addresses: Mutex::default() };
-        tokio::spawn(sequence(queue, sinks, Arc::new(shared)));
-        Self { tasks }
+        let shared = Arc::new(Shared {
+            backend,
+            generator: Mutex::new(generator),
+            addresses: Mutex::default(),
+            confirmations: Confirmations::default(),
+            under_way: Mutex::default(),
+            landed: Notify::new(),
+        });
+        tokio::spawn(sequence(queue, sinks, Arc::clone(&shared)));
+        Self { tasks, shared }
+    }
+
+    /// What was confirmed and is not yet on disk.
+    pub(crate) fn confirmations(&self) -> &Confirmations {
+        &self.shared.confirmations
+    }
+
+    /// Queues confirmations; they are taken with the next batch, or with one of their own in a moment.
+    pub(crate) fn confirm(&self, owner: &str, ids: &[MessageId]) {
+        if !self.shared.confirmations.add(owner, ids) {
+            return;
+        }
+        let (tasks, shared) = (self.tasks.clone(), Arc::clone(&self.shared));
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(DELAY).await;
+                // A closed queue has taken everything with it.
+                if shared.confirmations.is_done() || tasks.send(Task::Wake).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Waits until all that was confirmed is on disk.
+    pub(crate) async fn settle(&self) {
+        let wake = async || {
+            let _ = self.tasks.send(Task::Wake).await;
+        };
+        self.shared.confirmations.settle(wake).await;
+    }
+
+    /// What must not be read yet, as it is now: to be taken before a read.
+    pub(crate) fn horizon(&self) -> Horizon {
+        let under_way = self.shared.under_way();
+        let generator = self.shared.generator.lock().unwrap_or_else(PoisonError::into_inner);
+        Horizon { lowest: under_way.first().copied().unwrap_or(i64::MAX), issued: generator.last() }
+    }
+
+    /// Waits until something of what `horizon` hides is committed, or failed.
+    pub(crate) async fn wait_for(&self, horizon: &Horizon) {
+        let landed = self.shared.landed.notified();
+        let mut landed = std::pin::pin!(landed);
+        landed.as_mut().enable();
+        if self.horizon().lowest <= horizon.lowest && horizon.lowest != i64::MAX {
+            landed.await;
+        }
     }
 
     /// Queues a message.
@@ -112,6 +176,30 @@ impl Pipeline {
             // Dropped unsent, it has ended as well.
             let _ = answered.await;
         }
+    }
+}
+
+/// Batches are committed at the same time, so that a later identifier may be seen before an earlier one. Whoever
+/// reads on from the last identifier it saw would miss the earlier one: what is not settled is not shown. Batches
+/// of other nodes are not known here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Horizon {
+    /// The lowest identifier under way; the greatest number when there is none.
+    pub lowest: i64,
+    /// The last identifier that was given.
+    issued: MessageId,
+}
+
+impl Horizon {
+    /// True when nothing of this node can appear before this one any more.
+    pub(crate) fn is_settled(&self, id: i64) -> bool {
+        let later = id > self.issued.as_i64() && MessageId::from_i64(id).same_writer(self.issued);
+        id < self.lowest && !later
+    }
+
+    /// The lowest of these that is not settled.
+    pub(crate) fn first_unsettled(&self, ids: impl Iterator<Item = MessageId>) -> Option<i64> {
+        ids.map(MessageId::as_i64).filter(|id| !self.is_settled(*id)).min()
     }
 }
 
@@ -142,6 +230,7 @@ async fn sequence<S: Sink>(mut queue: mpsc::Receiver<Task>, sinks: Vec<S>, share
                     bytes += message.stanza.len();
                     batch.push((message, answer));
                 }
+                Task::Wake => {}
                 Task::Close(answer) => {
                     queue.close();
                     closing = Some(answer);
@@ -160,17 +249,27 @@ async fn sequence<S: Sink>(mut queue: mpsc::Receiver<Task>, sinks: Vec<S>, share
             }
             batch.extend(tasks.drain(..).filter_map(|task| match task {
                 Task::Append(message, answer) => Some((message, answer)),
-                Task::Close(_) => None,
+                Task::Wake | Task::Close(_) => None,
             }));
+        }
+        let marks = shared.confirmations.take(batch.is_empty());
+        if batch.is_empty() && marks.is_none() && closing.is_none() {
+            let _ = free.try_send(sink);
+            continue;
         }
         let (done, next_turn) = oneshot::channel::<()>();
         let previous = std::mem::replace(&mut turn, next_turn);
         let (shared, free) = (Arc::clone(&shared), free.clone());
         // Here and not in the task: identifiers follow the order of appending, whichever task runs first.
-        let ids = shared.next_ids(batch.len());
+        let ids = shared.begin(batch.len());
         tokio::spawn(async move {
             let (messages, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-            let outcome = write(&mut sink, &messages, ids, &shared).await;
+            let lowest = ids.first().copied();
+            let outcome = write(&mut sink, &messages, ids, marks.as_deref(), &shared).await;
+            if let Some(marks) = &marks {
+                shared.confirmations.finish(marks, outcome.is_ok());
+            }
+            shared.end(lowest);
             // The connection takes the next batch while this one waits for its turn to answer.
             let _ = free.send(sink).await;
             // An error says that the sender is gone, which is how the turn is passed.
@@ -197,6 +296,16 @@ async fn sequence<S: Sink>(mut queue: mpsc::Receiver<Task>, sinks: Vec<S>, share
         });
     }
     let _ = turn.await;
+    // What a full batch of confirmations left. Every connection is free now.
+    if let Ok(mut sink) = idle.try_recv() {
+        while let Some(marks) = shared.confirmations.take(true) {
+            let outcome = write(&mut sink, &[], Vec::new(), Some(&marks), &shared).await;
+            shared.confirmations.finish(&marks, outcome.is_ok());
+            if outcome.is_err() {
+                break;
+            }
+        }
+    }
     if let Some(closing) = closing {
         let _ = closing.send(());
     }
@@ -207,6 +316,7 @@ async fn write<S: Sink>(
     sink: &mut S,
     messages: &[NewMessage],
     mut ids: Vec<MessageId>,
+    marks: Option<&Marks>,
     shared: &Shared,
 ) -> Result<Vec<MessageId>, StoreError> {
     let step = "appending to the archive";
@@ -215,7 +325,7 @@ async fn write<S: Sink>(
     // Whether an earlier try may have been committed all the same.
     let mut maybe_stored = false;
     loop {
-        let outcome = timeout(TRY, attempt(sink, messages, &ids, shared, &mut maybe_stored)).await;
+        let outcome = timeout(TRY, attempt(sink, messages, &ids, marks, shared, &mut maybe_stored)).await;
         let error = match outcome {
             Ok(Ok(())) => return Ok(ids),
             Ok(Err(error)) => error,
@@ -246,13 +356,19 @@ async fn attempt<S: Sink>(
     sink: &mut S,
     messages: &[NewMessage],
     ids: &[MessageId],
+    marks: Option<&Marks>,
     shared: &Shared,
     maybe_stored: &mut bool,
 ) -> Result<(), sqlx::Error> {
-    let numbers = shared.resolve(sink, messages).await?;
-    let rows = Shared::rows(&numbers, messages, ids);
-    let Some(first) = rows.messages.first() else { return Ok(()) };
-    if *maybe_stored && sink.is_stored(first.id).await? {
+    let numbers = shared.resolve(sink, messages, marks).await?;
+    let rows = Shared::rows(&numbers, messages, ids, marks);
+    if rows.messages.is_empty() && rows.delivered.is_empty() {
+        return Ok(());
+    }
+    if *maybe_stored
+        && let Some(first) = rows.messages.first()
+        && sink.is_stored(first.id).await?
+    {
         return Ok(());
     }
     // It stays so when this future is dropped at its deadline.
@@ -266,6 +382,26 @@ async fn attempt<S: Sink>(
 }
 
 impl Shared {
+    fn under_way(&self) -> MutexGuard<'_, BTreeSet<i64>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives identifiers to a batch that is under way from now on.
+    fn begin(&self, count: usize) -> Vec<MessageId> {
+        // Locked first, so that nobody sees the identifiers given and not under way.
+        let mut under_way = self.under_way();
+        let ids = self.next_ids(count);
+        under_way.extend(ids.first().map(|id| id.as_i64()));
+        ids
+    }
+
+    fn end(&self, lowest: Option<MessageId>) {
+        if let Some(lowest) = lowest {
+            self.under_way().remove(&lowest.as_i64());
+        }
+        self.landed.notify_waiters();
+    }
+
     fn next_ids(&self, count: usize) -> Vec<MessageId> {
         let mut generator = self.generator.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now_ms();
@@ -277,6 +413,7 @@ impl Shared {
         &self,
         sink: &mut S,
         messages: &'a [NewMessage],
+        marks: Option<&'a Marks>,
     ) -> Result<HashMap<&'a str, i64>, sqlx::Error> {
         let mut numbers = HashMap::new();
         let mut unknown = HashSet::new();
@@ -285,18 +422,18 @@ impl Shared {
             if cache.len() > ADDRESS_CACHE {
                 cache.clear();
             }
-            for copy in messages.iter().flat_map(|message| &message.copies) {
-                for jid in [copy.owner.as_str(), copy.peer.as_str()] {
-                    if numbers.contains_key(jid) {
-                        continue;
+            let copies = messages.iter().flat_map(|message| &message.copies);
+            let jids = copies.flat_map(|copy| [copy.owner.as_str(), copy.peer.as_str()]);
+            for jid in jids.chain(marks.into_iter().flat_map(Marks::keys).map(|owner| &**owner)) {
+                if numbers.contains_key(jid) {
+                    continue;
+                }
+                match cache.get(jid) {
+                    Some(number) => {
+                        numbers.insert(jid, *number);
                     }
-                    match cache.get(jid) {
-                        Some(number) => {
-                            numbers.insert(jid, *number);
-                        }
-                        None => {
-                            unknown.insert(jid);
-                        }
+                    None => {
+                        unknown.insert(jid);
                     }
                 }
             }
@@ -313,8 +450,18 @@ impl Shared {
         Ok(numbers)
     }
 
-    fn rows(numbers: &HashMap<&str, i64>, messages: &[NewMessage], ids: &[MessageId]) -> Rows {
+    fn rows(
+        numbers: &HashMap<&str, i64>,
+        messages: &[NewMessage],
+        ids: &[MessageId],
+        marks: Option<&Marks>,
+    ) -> Rows {
         let mut rows = Rows::default();
+        for (owner, ids) in marks.into_iter().flatten() {
+            let mut ids = ids.clone();
+            ids.sort_unstable();
+            rows.delivered.push((numbers[&**owner], ids));
+        }
         for (message, id) in messages.iter().zip(ids) {
             let id = id.as_i64();
             let mut owners = [None, None];
@@ -340,6 +487,7 @@ impl Shared {
         // In the order of their keys: two batches that lock the same pages then do so in the same order.
         rows.entries.sort_unstable();
         rows.offline.sort_unstable();
+        rows.delivered.sort_unstable();
         rows
     }
 }

@@ -35,6 +35,13 @@ macro_rules! impl_profiles {
                 })
             }
 
+            async fn private_xml_count(&self, owner: &str) -> Result<u64, StoreError> {
+                let count: i64 = attempt!("counting private XML", is_retryable, {
+                    sqlx::query_scalar(sql::PRIVATE_XML_COUNT).bind(owner).fetch_one(&self.inner.pool).await
+                })?;
+                Ok(count as u64)
+            }
+
             async fn set_private_xml(
                 &self,
                 owner: &str,

@@ -49,7 +49,8 @@ impl Accounts for SqliteStore {
         self.read("reading an account", move |connection| {
             connection
                 .prepare_cached(
-                    "SELECT address, kind, display_name, disabled, created_at FROM account WHERE address = ?1",
+                    "SELECT address, kind, display_name, disabled, created_at FROM account
+                     WHERE address = ?1 AND removing = 0",
                 )?
                 .query_row([address], account_from)
                 .optional()
@@ -120,15 +121,7 @@ impl Accounts for SqliteStore {
 
     async fn remove_account(&self, address: &str) -> Result<bool, StoreError> {
         let step = "removing an account";
-        let owner = address.to_owned();
-        let found = self
-            .write(step, move |connection| {
-                connection
-                    .prepare_cached("UPDATE account SET removing = 1 WHERE address = ?1")?
-                    .execute([owner])
-            })
-            .await?;
-        if found == 0 {
+        if !self.begin_removal(address).await? {
             return Ok(false);
         }
         loop {
@@ -156,6 +149,45 @@ impl Accounts for SqliteStore {
         })
         .await?;
         Ok(true)
+    }
+
+    async fn begin_removal(&self, address: &str) -> Result<bool, StoreError> {
+        let address = address.to_owned();
+        let found = self
+            .write("locking an account", move |connection| {
+                connection
+                    .prepare_cached("UPDATE account SET removing = 1 WHERE address = ?1")?
+                    .execute([address])
+            })
+            .await?;
+        Ok(found > 0)
+    }
+
+    async fn unfinished_removals(&self) -> Result<Vec<String>, StoreError> {
+        self.read("looking for unfinished removals", |connection| {
+            connection
+                .prepare_cached("SELECT address FROM account WHERE removing = 1 LIMIT 1000")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })
+        .await
+    }
+
+    async fn refused_accounts(&self, addresses: &[String]) -> Result<Vec<String>, StoreError> {
+        let addresses = addresses.to_vec();
+        self.read("looking for refused accounts", move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT 1 FROM account WHERE address = ?1 AND disabled = 0 AND removing = 0",
+            )?;
+            let mut refused = Vec::new();
+            for address in addresses {
+                if !statement.exists([&address])? {
+                    refused.push(address);
+                }
+            }
+            Ok(refused)
+        })
+        .await
     }
 
     async fn list_accounts(&self, filter: &AccountFilter) -> Result<Vec<Account>, StoreError> {

@@ -2,7 +2,7 @@
 
 use super::SqliteStore;
 use super::accounts::remove_message_if_orphaned;
-use crate::domain::{Ack, Archive, ArchivePage, ArchiveQuery, ArchivedMessage, NewMessage, Offline};
+use crate::domain::{Ack, Archive, ArchivePage, ArchiveQuery, ArchivedMessage, Budget, NewMessage, Offline};
 use crate::{MessageId, StoreError};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
@@ -86,16 +86,31 @@ impl Offline for SqliteStore {
         owner: &str,
         after: Option<MessageId>,
         limit: u32,
+        bytes: usize,
     ) -> Result<Vec<ArchivedMessage>, StoreError> {
+        // Before the read: see `confirm`.
+        let confirmed = self.confirmations().of(owner);
         let owner = owner.to_owned();
         self.read("reading offline messages", move |connection| {
-            connection
-                .prepare_cached(&format!(
-                    "SELECT m.id, m.stanza FROM offline_message o JOIN message m ON m.id = o.message_id
-                     WHERE o.owner_id = {OWNER} AND o.message_id > ?2 ORDER BY o.message_id LIMIT ?3"
-                ))?
-                .query_map(params![owner, after.map_or(-1, MessageId::as_i64), limit], message_from)?
-                .collect()
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT m.id, m.stanza FROM offline_message o JOIN message m ON m.id = o.message_id
+                 WHERE o.owner_id = {OWNER} AND o.message_id > ?2 ORDER BY o.message_id"
+            ))?;
+            let mut rows = statement.query(params![owner, after.map_or(-1, MessageId::as_i64)])?;
+            let (mut found, mut budget) = (Vec::new(), Budget::new(bytes));
+            while found.len() < limit as usize
+                && let Some(row) = rows.next()?
+            {
+                if confirmed.contains(&row.get(0)?) {
+                    continue;
+                }
+                let message = message_from(row)?;
+                if !budget.takes(message.stanza.len()) {
+                    break;
+                }
+                found.push(message);
+            }
+            Ok(found)
         })
         .await
     }
@@ -110,48 +125,22 @@ impl Offline for SqliteStore {
         .await
     }
 
-    async fn delivered(&self, owner: &str, ids: &[MessageId]) -> Result<(), StoreError> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let (owner, ids) = (owner.to_owned(), ids.to_vec());
-        self.write("noting a delivery", move |connection| {
-            for id in ids {
-                let gone = connection
-                    .prepare_cached(&format!(
-                        "DELETE FROM offline_message WHERE owner_id = {OWNER} AND message_id = ?2"
-                    ))?
-                    .execute(params![owner, id.as_i64()])?;
-                if gone > 0 {
-                    remove_message_if_orphaned(connection, id.as_i64())?;
-                }
-            }
-            Ok(())
+    async fn pending_owners(&self, since: i64, limit: u32) -> Result<Vec<String>, StoreError> {
+        let since = MessageId::first_at(since).as_i64();
+        self.read("looking for owners of offline messages", move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT jid FROM address WHERE id IN (
+                         SELECT owner_id FROM offline_message WHERE message_id >= ?1) LIMIT ?2",
+                )?
+                .query_map(params![since, limit], |row| row.get(0))?
+                .collect()
         })
         .await
     }
 
-    async fn postpone(&self, owner: &str, ids: &[MessageId]) -> Result<(), StoreError> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        crate::limits::address(owner)?;
-        let (owner, ids) = (owner.to_owned(), ids.to_vec());
-        self.write("keeping messages for delivery", move |connection| {
-            connection
-                .prepare_cached("INSERT INTO address (jid) VALUES (?1) ON CONFLICT (jid) DO NOTHING")?
-                .execute([&owner])?;
-            for id in ids {
-                connection
-                    .prepare_cached(&format!(
-                        "INSERT INTO offline_message (owner_id, message_id)
-                         SELECT {OWNER}, id FROM message WHERE id = ?2 ON CONFLICT DO NOTHING"
-                    ))?
-                    .execute(params![owner, id.as_i64()])?;
-            }
-            Ok(())
-        })
-        .await
+    async fn settle(&self) -> Result<(), StoreError> {
+        self.inner.writer.settle().await
     }
 }
 
@@ -179,14 +168,21 @@ fn query_window(connection: &Connection, owner: &str, query: &ArchiveQuery) -> r
     }
     parameters.push(&limit);
     let place = parameters.len();
-    let messages = connection
-        .prepare_cached(&format!(
-            "SELECT e.message_id, m.stanza FROM archive_entry e JOIN message m ON m.id = e.message_id
-             WHERE e.owner_id = {OWNER} AND e.message_id > ?2 AND e.message_id < ?3 {peer}
-             ORDER BY e.message_id {order} LIMIT ?{place}"
-        ))?
-        .query_map(&parameters[..], message_from)?
-        .collect::<Result<_, _>>()?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT e.message_id, m.stanza FROM archive_entry e JOIN message m ON m.id = e.message_id
+         WHERE e.owner_id = {OWNER} AND e.message_id > ?2 AND e.message_id < ?3 {peer}
+         ORDER BY e.message_id {order} LIMIT ?{place}"
+    ))?;
+    let mut rows = statement.query(&parameters[..])?;
+    let (mut messages, mut budget, mut cut) = (Vec::new(), query.budget(), false);
+    while let Some(row) = rows.next()? {
+        let message = message_from(row)?;
+        if !budget.takes(message.stanza.len()) {
+            cut = true;
+            break;
+        }
+        messages.push(message);
+    }
     let count = if query.count {
         let (after, before) = bound(&window.count_after, &window.count_before);
         let mut parameters: Vec<&dyn ToSql> = vec![&owner, &after, &before];
@@ -201,7 +197,7 @@ fn query_window(connection: &Connection, owner: &str, query: &ArchiveQuery) -> r
     } else {
         None
     };
-    Ok(query.finish(messages, count))
+    Ok(query.finish(messages, cut, count))
 }
 
 fn query_ids(
@@ -230,15 +226,18 @@ fn query_ids(
     }
     let count = query.count.then_some(found.len() as u64);
     let (ids, complete) = query.page_of(found);
-    let mut messages = Vec::with_capacity(ids.len());
+    let (mut messages, mut budget, mut cut) = (Vec::with_capacity(ids.len()), query.budget(), false);
     for id in ids {
-        messages.push(
-            connection
-                .prepare_cached("SELECT id, stanza FROM message WHERE id = ?1")?
-                .query_row([id], message_from)?,
-        );
+        let message = connection
+            .prepare_cached("SELECT id, stanza FROM message WHERE id = ?1")?
+            .query_row([id], message_from)?;
+        if !budget.takes(message.stanza.len()) {
+            cut = true;
+            break;
+        }
+        messages.push(message);
     }
-    Ok(Ok(ArchivePage { complete, ..query.finish(messages, count) }))
+    Ok(Ok(ArchivePage { complete: complete && !cut, ..query.finish(messages, cut, count) }))
 }
 
 fn expire(connection: &Connection, owner: i64, before: i64) -> rusqlite::Result<usize> {

@@ -16,7 +16,8 @@ mod rosters;
 mod schema;
 mod writer;
 
-use crate::StoreError;
+use crate::confirm::Confirmations;
+use crate::{MessageId, StoreError};
 use readers::Readers;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
@@ -55,6 +56,16 @@ impl SqliteStore {
             Ok(Self { inner: Arc::new(Inner { path, writer, readers }) })
         });
         opened.await.map_err(failed("opening"))?
+    }
+
+    /// Queues confirmations of deliveries.
+    pub(crate) fn confirm(&self, owner: &str, ids: &[MessageId]) {
+        self.inner.writer.confirm(owner, ids);
+    }
+
+    /// What was confirmed and is not yet on disk.
+    pub(crate) fn confirmations(&self) -> &Confirmations {
+        self.inner.writer.confirmations()
     }
 
     /// Runs `job` on a reading thread.

@@ -48,6 +48,16 @@ impl Profiles for SqliteStore {
         .await
     }
 
+    async fn private_xml_count(&self, owner: &str) -> Result<u64, StoreError> {
+        let owner = owner.to_owned();
+        self.read("counting private XML", move |connection| {
+            connection
+                .prepare_cached("SELECT count(*) FROM private_xml WHERE owner = ?1")?
+                .query_row([owner], |row| row.get::<_, i64>(0).map(|count| count as u64))
+        })
+        .await
+    }
+
     async fn set_private_xml(
         &self,
         owner: &str,

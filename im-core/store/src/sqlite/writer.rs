@@ -5,12 +5,15 @@
 //! concerns one message alone, because messages are checked before they are queued. Any other write is under a
 //! savepoint of its own, and fails alone.
 
+use super::accounts::remove_message_if_orphaned;
 use super::{NAME, failed};
+use crate::confirm::{Confirmations, DELAY, Marks};
 use crate::domain::{Ack, NewMessage};
 use crate::id::{IdGenerator, now_ms};
 use crate::{MessageId, StoreError, limits};
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -31,8 +34,13 @@ type Finish = Box<dyn FnOnce(&Result<(), StoreError>) + Send>;
 type Job = Box<dyn FnOnce(Option<&Connection>) -> Finish + Send>;
 
 enum Task {
-    Append { message: NewMessage, answer: oneshot::Sender<Result<MessageId, StoreError>> },
+    Append {
+        message: NewMessage,
+        answer: oneshot::Sender<Result<MessageId, StoreError>>,
+    },
     Run(Job),
+    /// Only so that confirmations are taken.
+    Wake,
     Close(oneshot::Sender<()>),
 }
 
@@ -40,18 +48,21 @@ enum Task {
 #[derive(Debug)]
 pub(super) struct Writer {
     tasks: mpsc::Sender<Task>,
+    confirmations: Arc<Confirmations>,
 }
 
 impl Writer {
     /// Starts the thread.
     pub(super) fn start(connection: Connection, generator: IdGenerator) -> Result<Self, StoreError> {
         let (tasks, queue) = mpsc::channel(QUEUE);
-        let state = State { connection, generator, addresses: HashMap::new() };
+        let confirmations = Arc::<Confirmations>::default();
+        let marks = Arc::clone(&confirmations);
+        let state = State { connection, generator, addresses: HashMap::new(), confirmations: marks };
         thread::Builder::new()
             .name("store-write".into())
             .spawn(move || state.serve(queue))
             .map_err(failed("starting the writer"))?;
-        Ok(Self { tasks })
+        Ok(Self { tasks, confirmations })
     }
 
     /// Queues a message.
@@ -90,6 +101,41 @@ impl Writer {
         })?
     }
 
+    /// What was confirmed and is not yet on disk.
+    pub(super) fn confirmations(&self) -> &Confirmations {
+        &self.confirmations
+    }
+
+    /// Queues confirmations; they are taken with the next transaction, or with one of their own in a moment.
+    pub(super) fn confirm(&self, owner: &str, ids: &[MessageId]) {
+        if !self.confirmations.add(owner, ids) {
+            return;
+        }
+        let (tasks, confirmations) = (self.tasks.clone(), Arc::clone(&self.confirmations));
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(DELAY).await;
+                // A closed queue has taken everything with it.
+                if confirmations.is_done() || tasks.send(Task::Wake).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Waits until all that was confirmed is on disk.
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        let wake = async || {
+            let _ = self.tasks.send(Task::Wake).await;
+        };
+        let step = "noting deliveries";
+        timeout(DEADLINE, self.confirmations.settle(wake)).await.map_err(|_| StoreError::Timeout {
+            backend: NAME,
+            step,
+            seconds: DEADLINE.as_secs(),
+        })
+    }
+
     /// Commits what is queued and ends the thread.
     pub(super) async fn close(&self) {
         let (answer, answered) = oneshot::channel();
@@ -117,6 +163,7 @@ struct State {
     connection: Connection,
     generator: IdGenerator,
     addresses: HashMap<String, i64>,
+    confirmations: Arc<Confirmations>,
 }
 
 impl State {
@@ -130,6 +177,10 @@ impl State {
                 }
                 // Only further requests to close can be among the rest, and one answer ends them all.
                 let _ = self.write(&mut batch);
+                // What a full batch of confirmations left; a file that takes nothing any more ends it.
+                while !self.confirmations.is_done() && !self.confirmations.has_failed() {
+                    let _ = self.write(&mut batch);
+                }
                 // Everything into the file itself, so that whoever copies a closed store needs one file. Should a
                 // reader be in the way, the log beside it is as good.
                 if let Err(error) =
@@ -148,6 +199,12 @@ impl State {
     fn write(&mut self, batch: &mut Vec<Task>) -> Option<oneshot::Sender<()>> {
         if self.addresses.len() > ADDRESS_CACHE {
             self.addresses.clear();
+        }
+        let alone = batch.iter().all(|task| matches!(task, Task::Wake));
+        let marks = self.confirmations.take(alone);
+        if marks.is_none() && alone {
+            batch.clear();
+            return None;
         }
         let mut acks = Vec::with_capacity(batch.len());
         let mut finishes: Vec<Finish> = Vec::new();
@@ -170,12 +227,21 @@ impl State {
                             Err(StoreError::database(NAME, "writing", "the transaction was rolled back"));
                     }
                 }
+                Task::Wake => {}
                 Task::Close(answer) => closed = Some(answer),
             }
+        }
+        if let Some(marks) = &marks
+            && outcome.is_ok()
+        {
+            outcome = self.remove_marks(marks).map_err(failed("noting deliveries"));
         }
         let outcome = outcome.and_then(|()| self.execute("COMMIT", "committing"));
         if let Err(error) = &outcome {
             self.roll_back(error);
+        }
+        if let Some(marks) = &marks {
+            self.confirmations.finish(marks, outcome.is_ok());
         }
         for (id, answer) in acks {
             // A session that ended no longer waits for its acknowledgement.
@@ -240,6 +306,23 @@ impl State {
             self.connection
                 .prepare_cached("INSERT INTO message (id, owner_a, owner_b, stanza) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![id.as_i64(), archives[0], archives[1], &message.stanza[..]])?;
+        }
+        Ok(())
+    }
+
+    /// Messages that reached their owners no longer await delivery.
+    fn remove_marks(&mut self, marks: &Marks) -> rusqlite::Result<()> {
+        for (owner, ids) in marks {
+            let owner = self.address(owner)?;
+            for id in ids {
+                let removed = self
+                    .connection
+                    .prepare_cached("DELETE FROM offline_message WHERE owner_id = ?1 AND message_id = ?2")?
+                    .execute([owner, *id])?;
+                if removed > 0 {
+                    remove_message_if_orphaned(&self.connection, *id)?;
+                }
+            }
         }
         Ok(())
     }

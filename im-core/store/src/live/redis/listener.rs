@@ -185,10 +185,9 @@ pub(super) async fn lose(shared: &Shared, node: &NodeId) {
     shared.heard().remove(node);
     let lost = shared.directory.remove_where(|session| session.node == *node);
     tracing::info!(%node, sessions = lost.len(), "a node is gone");
-    if !lost.is_empty() {
-        // A server that does not take events any more is shutting down.
-        let _ = shared.events.send(LiveEvent::SessionsLost(lost)).await;
-    }
+    // Told even without sessions: what it had stored and not handed over concerns others. A server that does not
+    // take events any more is shutting down.
+    let _ = shared.events.send(LiveEvent::SessionsLost(lost)).await;
 }
 
 /// Hands a payload to the server, or a receipt to whoever waits for it.

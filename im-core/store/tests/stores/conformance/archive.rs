@@ -240,8 +240,9 @@ async fn expiry_spares_what_awaits_delivery(scratch: Scratch) {
     assert_eq!(store.expire_archive(None, border).await.unwrap(), 0);
     assert_eq!(ids(&read(&store, "bob@x", &query(10)).await), [young]);
     scratch.assert_messages_stored(2).await;
-    assert_eq!(store.pending("bob@x", None, 10).await.unwrap()[0].id, waiting);
-    store.delivered("bob@x", &[waiting]).await.unwrap();
+    assert_eq!(store.pending("bob@x", None, 10, usize::MAX).await.unwrap()[0].id, waiting);
+    store.confirm("bob@x", &[waiting]);
+    store.settle().await.unwrap();
     scratch.assert_messages_stored(1).await;
 }
 
