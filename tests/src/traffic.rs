@@ -24,7 +24,7 @@ const PACE: Duration = Duration::from_millis(20);
 /// A connection on which nothing was acknowledged for so long is dead, although nobody closed it.
 const SILENCE: Duration = Duration::from_secs(15);
 /// A server that does not let anybody in for so long does not come back.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// No scenario needs more.
 const MOST: usize = 100_000;
 

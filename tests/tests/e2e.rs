@@ -8,6 +8,8 @@
     reason = "a test that cannot go on fails there and then; what it prints is shown when it fails"
 )]
 
+#[path = "e2e/access.rs"]
+mod access;
 #[path = "e2e/builds.rs"]
 mod builds;
 #[path = "e2e/bundles.rs"]

@@ -84,7 +84,7 @@ fn progress(seen: &[Value]) -> f64 {
     let count = |wanted: &dyn Fn(&Value) -> bool| seen.iter().filter(|event| wanted(event)).count();
     let phase = |kind: &str, step: &str| count(&|event| event["event"] == kind && event["step"] == step) > 0;
     if phase("phase_finished", "verify") {
-        return 0.97;
+        return 0.98;
     }
     if count(&|event| event["event"] == "canary") > 0 {
         return 0.94;
