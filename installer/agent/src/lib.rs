@@ -13,6 +13,7 @@ mod canary;
 mod deadline;
 mod difference;
 mod error;
+mod external;
 mod facts;
 mod files;
 mod http;

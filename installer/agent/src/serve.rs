@@ -7,6 +7,7 @@
 use crate::canary;
 use crate::deadline::Deadline;
 use crate::error::{Failure, Result};
+use crate::external;
 use crate::facts;
 use crate::files::read_bounded;
 use crate::http;
@@ -158,6 +159,8 @@ pub fn mutates(request: &Request) -> bool {
         | Request::Facts(_)
         | Request::Listen { .. }
         | Request::Connect { .. }
+        // Nothing of this host; and what is made in a database is gone again at once.
+        | Request::Externals { .. }
         | Request::Check { .. }
         | Request::LockOwner
         | Request::Units { .. }
@@ -205,6 +208,7 @@ fn step(request: &Request) -> &'static str {
         Request::Facts(_) => "facts",
         Request::Listen { .. } => "listen",
         Request::Connect { .. } => "connect",
+        Request::Externals { .. } => "externals",
         Request::Check { .. } => "check",
         Request::Apply { .. } => "apply",
         Request::Lock { .. } | Request::LockOwner => "lock",
@@ -290,6 +294,10 @@ impl Server {
             Request::Connect { targets, timeout_ms } => {
                 let patience = Duration::from_millis(timeout_ms.clamp(1, 60_000));
                 Reply::Connections { results: neighbour::connect(&targets, patience) }
+            }
+            Request::Externals { servers, timeout_ms } => {
+                let patience = Duration::from_millis(timeout_ms.clamp(1, 60_000));
+                Reply::Externals { results: external::try_all(&servers, patience)? }
             }
             Request::Lock { cluster, owner, lease_seconds } => self.lock(&cluster, &owner, lease_seconds)?,
             Request::Unlock => {

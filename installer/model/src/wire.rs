@@ -67,6 +67,14 @@ pub enum Request {
         /// Tasks in order.
         tasks: Vec<Task>,
     },
+    /// Use servers that somebody else runs as the IM core would: sign in, version, and in a database a table of our own
+    /// that is made and removed at once. [`Reply::Externals`].
+    Externals {
+        /// The servers.
+        servers: Vec<ExternalServer>,
+        /// Milliseconds for each.
+        timeout_ms: u64,
+    },
     /// Take the lock of this host for a cluster. The agent renews it every 10 s while it lives. [`Reply::Lock`].
     Lock {
         /// Cluster.
@@ -135,6 +143,50 @@ pub enum Request {
     Promote,
     /// Remove the agent's own copy and folders of ours that are empty (a refused fresh host). Nothing else.
     RemoveSelf,
+}
+
+/// What an external server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExternalKind {
+    /// `MariaDB` or `MySQL`.
+    Mariadb,
+    /// `PostgreSQL`.
+    Postgresql,
+    /// Redis.
+    Redis,
+}
+
+/// A server that somebody else runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExternalServer {
+    /// What it is.
+    pub kind: ExternalKind,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Account; may be empty for Redis.
+    pub user: String,
+    /// Its password; may be empty.
+    pub password: Secret,
+    /// Database; empty for Redis.
+    pub database: String,
+    /// PEM of the authority that must have signed its certificate; empty: no TLS.
+    pub authority: String,
+}
+
+/// What came of using one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalResult {
+    /// As it says itself; empty when it did not come to that.
+    pub version: String,
+    /// How far it went: `connect`, `version`, `rights`; empty: all went well.
+    pub failed: String,
+    /// Why it went no further.
+    pub cause: String,
+    /// Milliseconds for all of it.
+    pub millis: u64,
 }
 
 /// What to do with services.
@@ -238,6 +290,11 @@ pub enum Reply {
         detail: String,
         /// How long it took.
         duration_ms: u64,
+    },
+    /// See [`Request::Externals`].
+    Externals {
+        /// In order of the servers.
+        results: Vec<ExternalResult>,
     },
     /// See [`Request::Lock`].
     Lock {

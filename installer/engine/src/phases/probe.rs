@@ -75,11 +75,16 @@ pub(crate) fn query(topology: &Topology, host: &Host, disk: DiskProbe) -> FactsQ
             paths.logs.clone(),
         ],
         ports: ports(topology, host),
-        names: if standard { vec![topology.domain.clone()] } else { Vec::new() },
+        names: if standard { vec![topology.domain.clone(), nobody(topology)] } else { Vec::new() },
         users: if standard { users(topology, host) } else { Vec::new() },
         units: host.roles.iter().map(|role| role.service()).collect(),
         disk_probe: (standard && database && disk == DiskProbe::Databases).then(|| paths.data.clone()),
     }
+}
+
+/// A name that nobody has: it resolves only where a wildcard answers for everything.
+pub(crate) fn nobody(topology: &Topology) -> String {
+    format!("maxim-check-no-such-host.{}", topology.domain)
 }
 
 /// The system users that a host gets.

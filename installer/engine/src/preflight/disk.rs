@@ -118,10 +118,12 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
     }
     if let Some(probe) = &facts.disk_probe {
         let millis = probe.p99_micros as f64 / 1000.0;
-        let verdict = match probe.p99_micros {
-            0..10_000 => Verdict::Pass,
-            10_000..100_000 => Verdict::Warn,
-            _ => Verdict::Block,
+        // The slowest ones are those of whatever else the machine does just now: they warn. What stops an install is a
+        // disk that is always slow.
+        let verdict = match (probe.p50_micros, probe.p99_micros) {
+            (100_000.., _) => Verdict::Block,
+            (_, 10_000..) => Verdict::Warn,
+            _ => Verdict::Pass,
         };
         results.push(
             Check::new("disk.sync", &host.name, "synced small writes")
@@ -130,7 +132,7 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
                     probe.p50_micros as f64 / 1000.0,
                     probe.writes
                 ))
-                .threshold("p99 below 10 ms (100 ms blocks)")
+                .threshold("p99 below 10 ms (a median of 100 ms blocks)")
                 .why("every message is synced before it is acknowledged; this is what it waits for")
                 .fix("use a local SSD for the data, and look for other load on this disk")
                 .verdict(verdict),
@@ -218,11 +220,14 @@ mod tests {
             found(|facts| facts.disks.iter_mut().for_each(|disk| disk.inodes_available = 9)),
             only("disk.inodes", Verdict::Block)
         );
-        let probe =
-            |p99_micros| Some(DiskProbe { path: "/x".into(), writes: 1000, p50_micros: 100, p99_micros });
+        let probe = |p99_micros| {
+            let p50_micros = if p99_micros < 200_000 { 100 } else { 100_000 };
+            Some(DiskProbe { path: "/x".into(), writes: 1000, p50_micros, p99_micros })
+        };
         assert!(found(|facts| facts.disk_probe = probe(9_999)).is_empty());
         assert_eq!(found(|facts| facts.disk_probe = probe(10_000)), only("disk.sync", Verdict::Warn));
-        assert_eq!(found(|facts| facts.disk_probe = probe(100_000)), only("disk.sync", Verdict::Block));
+        assert_eq!(found(|facts| facts.disk_probe = probe(199_999)), only("disk.sync", Verdict::Warn));
+        assert_eq!(found(|facts| facts.disk_probe = probe(200_000)), only("disk.sync", Verdict::Block));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod capacity;
 mod clock;
 mod conflicts;
 mod disk;
+mod external;
 mod identity;
 mod kernel;
 mod memory;
@@ -152,6 +153,7 @@ pub(crate) fn preflight(run: &Run<'_>, sessions: &mut [Session<'_>], disk: DiskP
     results.extend(clock::services(topology, &reached));
     if !run.context.cancel.is_cancelled() {
         results.extend(network::probe(run, sessions));
+        results.extend(external::probe(run, sessions));
     }
 
     for result in &mut results {

@@ -1,6 +1,7 @@
-//! Names: whether the domain leads to a host of the topology.
+//! Names: whether the domain leads to a host of the topology, and no wildcard answers for every other name.
 
 use super::Check;
+use crate::phases::probe::nobody;
 use maxim_model::check::{CheckResult, Verdict};
 use maxim_model::facts::Facts;
 use maxim_model::names::{Profile, Role};
@@ -26,14 +27,35 @@ pub(super) fn checks(topology: &Topology, hosts: &[(&Host, &Facts)]) -> Vec<Chec
         unique.dedup();
         format!("{} resolves to {}", topology.domain, unique.join(", "))
     };
-    vec![
+    let nobody = nobody(topology);
+    let wildcard: Vec<&str> = hosts
+        .iter()
+        .filter_map(|(_, facts)| facts.names.iter().find(|name| name.name == nobody))
+        .flat_map(|name| &name.addresses)
+        .map(String::as_str)
+        .collect();
+    let mut results = vec![
         Check::new("names.domain", "", "the domain leads to an IM host")
             .measured(measured)
             .threshold(im.join(" or "))
             .why("clients find the service by it; the install itself does not need it")
             .fix("create the DNS records that the install prints at its end")
             .unless(right, Verdict::Warn),
-    ]
+    ];
+    if let Some(answer) = wildcard.first() {
+        results.push(
+            Check::new("names.wildcard", "", "no wildcard answers")
+                .measured(format!("{nobody} resolves to {answer}"))
+                .threshold("no answer for a name that nobody has")
+                .why("a mistyped name then leads to some other machine instead of an error")
+                .fix(format!(
+                    "remove the wildcard record of {}, or the search domain that has one",
+                    topology.domain
+                ))
+                .verdict(Verdict::Warn),
+        );
+    }
+    results
 }
 
 #[cfg(test)]
@@ -60,5 +82,11 @@ mod tests {
         };
         assert_eq!(answer("192.0.2.1"), Verdict::Warn);
         assert_eq!(answer("10.77.0.11"), Verdict::Pass);
+
+        let name = super::nobody(&topology);
+        facts.names.push(NameFact { name, addresses: vec!["198.51.100.1".into()] });
+        let hosts: Vec<_> = topology.hosts.iter().map(|host| (host, &facts)).collect();
+        let results = checks(&topology, &hosts);
+        assert_eq!((results[1].id.as_str(), results[1].verdict), ("names.wildcard", Verdict::Warn));
     }
 }

@@ -279,6 +279,7 @@ mod tests {
         topology.database = Database::External {
             url: "postgresql://chat@db.acme.example/im".into(),
             password_file: String::new(),
+            ca_file: String::new(),
         };
         assert!(needs(&topology).iter().any(|need| need.address == "db.acme.example" && need.port == 5432));
     }

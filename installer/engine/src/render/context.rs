@@ -102,7 +102,7 @@ pub fn context_for(
         "console_user": if embedded { "" } else { CONSOLE_USER },
         "made": made(topology),
         "artefacts": input.artefacts,
-        "endpoints": endpoints(topology, host.host),
+        "endpoints": endpoints(topology, host.host)?,
         "sockets": {
             "im_admin": format!("{run}/im/admin.sock"),
             "mariadb": format!("{run}/mariadb/mariadb.sock"),
@@ -144,7 +144,7 @@ fn bracketed(address: &str) -> String {
     if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
 }
 
-fn endpoints(topology: &Topology, host: &Host) -> Value {
+fn endpoints(topology: &Topology, host: &Host) -> Result<Value, EngineError> {
     let im_elsewhere = |server: Option<&Host>| {
         topology.with_role(Role::Im).any(|im| server.is_some_and(|server| server.name != im.name))
     };
@@ -164,7 +164,7 @@ fn endpoints(topology: &Topology, host: &Host) -> Value {
         Database::Sqlite => {
             json!({"host": "", "address": "", "port": 0, "local": true, "remote_clients": false})
         }
-        Database::External { url, .. } => external(url),
+        Database::External { url, ca_file, .. } => with_authority(external(url), ca_file)?,
     };
     if let Some(database) = database.as_object_mut() {
         let engine = match &topology.database {
@@ -186,7 +186,7 @@ fn endpoints(topology: &Topology, host: &Host) -> Value {
         Redis::Memory => {
             json!({"host": "", "address": "", "port": 0, "local": true, "remote_clients": false})
         }
-        Redis::External { url, .. } => external(url),
+        Redis::External { url, ca_file, .. } => with_authority(external(url), ca_file)?,
     };
     if let Some(redis) = redis.as_object_mut() {
         let kind = match &topology.redis {
@@ -197,16 +197,31 @@ fn endpoints(topology: &Topology, host: &Host) -> Value {
         redis.insert("kind".into(), kind.into());
         redis.insert("external".into(), matches!(topology.redis, Redis::External { .. }).into());
     }
-    json!({
+    // Our own servers have certificates of the cluster's authority, which lies on every IM host anyhow.
+    for server in [&mut database, &mut redis] {
+        if let Some(server) = server.as_object_mut() {
+            server.entry("authority").or_insert_with(|| "".into());
+            server.entry("user").or_insert_with(|| "".into());
+        }
+    }
+    Ok(json!({
         "database": database,
         "redis": redis,
         "im": topology.with_role(Role::Im).map(|im| im.address.clone()).collect::<Vec<_>>(),
         "im_hosts": topology.with_role(Role::Im).map(|im| json!({"name": im.name, "address": im.address})).collect::<Vec<_>>(),
-    })
+    }))
+}
+
+/// An external server with the authority of its certificate (PEM; empty: no TLS).
+fn with_authority(mut server: Value, ca_file: &str) -> Result<Value, EngineError> {
+    if !ca_file.is_empty() {
+        server["authority"] = read_pem(ca_file)?.into();
+    }
+    Ok(server)
 }
 
 /// Parts of `scheme://user@host:port/name`, which the topology parser has checked.
-fn external(url: &str) -> Value {
+pub(crate) fn external(url: &str) -> Value {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let (user, rest) = rest.split_once('@').unwrap_or(("", rest));
     let (place, name) = rest.split_once('/').unwrap_or((rest, ""));
@@ -277,7 +292,7 @@ fn names(topology: &Topology, host: &Host, role: Role) -> Vec<String> {
 pub(crate) fn read_pem(path: &str) -> Result<String, EngineError> {
     std::fs::read_to_string(path).map_err(|error| {
         EngineError::usage("certificates", format!("{path}: {error}"))
-            .hint("`tls.cert` and `tls.key` of the topology must name readable PEM files on this machine")
+            .hint("`tls.cert`, `tls.key` and `ca_file` of the topology must name readable PEM files on this machine")
     })
 }
 

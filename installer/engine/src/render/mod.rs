@@ -26,7 +26,7 @@
 //! | `console_user` | the console's own user, whose group has the same name; embedded: empty |
 //! | `made` | file on the host that remembers what was made by us and could have been there before: the `made` of `user` and `line` tasks |
 //! | `artefacts` | by name (`mariadb`, `postgresql`, `redis`, `maxim-im`, `maxim-console`, `maxim-ctl`, `web`): `{name, version, artefact, path, sha256, size, unpacked_size, in_place}`; write `artefacts["maxim-im"].path`. `web` is absent when there is no web chat |
-//! | `endpoints` | `database {engine, host, address, port, local, remote_clients, name, user}`, `redis {kind, host, address, port, local, remote_clients}`, `im: [address..]`, `im_hosts: [{name, address}..]`; `local`: on this host, use the socket; `remote_clients`: an IM host elsewhere connects to it, so that it must listen and speak TLS |
+//! | `endpoints` | `database {engine, host, address, port, local, remote_clients, name, user}`, `redis {kind, host, address, port, local, remote_clients, user}`, both with `external` and `authority` (PEM of an external server's authority; empty: no TLS), `im: [address..]`, `im_hosts: [{name, address}..]`; `local`: on this host, use the socket; `remote_clients`: an IM host elsewhere connects to it, so that it must listen and speak TLS |
 //! | `sockets` | `{im_admin, mariadb, postgresql, redis}`: paths (`postgresql`: folder) below `paths.run` |
 //! | `secrets` | by name, made on first use: `database_im_password`, `redis_password`, `console_admin_password`, `console_session_key`, … |
 //! | `certificates` | by component with that role on this host (`im`, `console`, `mariadb`, `postgresql`, `redis`): `{certificate, key}` |

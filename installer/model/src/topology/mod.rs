@@ -165,6 +165,9 @@ pub enum Database {
         url: String,
         /// File with the password.
         password_file: String,
+        /// PEM file of the authority that signed the server's certificate: TLS is demanded and checked. Empty: no TLS.
+        #[serde(default)]
+        ca_file: String,
     },
 }
 
@@ -182,6 +185,9 @@ pub enum Redis {
         url: String,
         /// File with the password.
         password_file: String,
+        /// As for the database.
+        #[serde(default)]
+        ca_file: String,
     },
 }
 

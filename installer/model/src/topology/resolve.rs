@@ -293,7 +293,9 @@ fn read_database(
     let mut engine = implied;
     let mut external = None;
     if let Some(node) = node
-        && reader.mapping(node, "database", &["engine", "url", "password_file", "external"]).is_some()
+        && reader
+            .mapping(node, "database", &["engine", "url", "password_file", "ca_file", "external"])
+            .is_some()
     {
         external = node.get("external").or(node.get("url").map(|_| node));
         if let Some(name) = node.get("engine") {
@@ -343,14 +345,14 @@ fn read_database(
     }
     match (engine, external) {
         (Engine::External, Some(node)) => {
-            let (url, password_file) = read_external(
+            let (url, password_file, ca_file) = read_external(
                 reader,
                 node,
                 "database",
                 &["mysql", "mariadb", "postgresql", "postgres"],
                 true,
             );
-            Database::External { url, password_file }
+            Database::External { url, password_file, ca_file }
         }
         (Engine::Sqlite, _) => Database::Sqlite,
         (Engine::Postgresql, _) => Database::Postgresql,
@@ -361,7 +363,7 @@ fn read_database(
 fn read_redis(reader: &mut Reader<'_>, node: Option<&Node>, profile: Profile) -> Redis {
     let implied = if profile == Profile::Embedded { Redis::Memory } else { Redis::Own };
     let Some(node) = node else { return implied };
-    if reader.mapping(node, "redis", &["url", "password_file", "external"]).is_none() {
+    if reader.mapping(node, "redis", &["url", "password_file", "ca_file", "external"]).is_none() {
         return implied;
     }
     let Some(external) = node.get("external").or(node.get("url").map(|_| node)) else {
@@ -378,8 +380,8 @@ fn read_redis(reader: &mut Reader<'_>, node: Option<&Node>, profile: Profile) ->
         reader.error(node.place, "the embedded profile keeps live state in memory", "leave `redis` out");
         return implied;
     }
-    let (url, password_file) = read_external(reader, external, "redis", &["redis", "rediss"], false);
-    Redis::External { url, password_file }
+    let (url, password_file, ca_file) = read_external(reader, external, "redis", &["redis", "rediss"], false);
+    Redis::External { url, password_file, ca_file }
 }
 
 /// URL and password file of a server that somebody else runs.
@@ -389,12 +391,12 @@ fn read_external(
     path: &str,
     schemes: &[&str],
     needs_name: bool,
-) -> (String, String) {
+) -> (String, String, String) {
     let inner = node.get("url").is_some();
     // `external: URL` and `external: {url: URL}` mean the same.
     let url_node = if inner { node.get("url") } else { Some(node) };
     if inner {
-        reader.mapping(node, path, &["engine", "url", "password_file", "external"]);
+        reader.mapping(node, path, &["engine", "url", "password_file", "ca_file", "external"]);
     }
     let url = url_node.and_then(|url_node| {
         let full = format!("{path}.url");
@@ -415,8 +417,8 @@ fn read_external(
             }
         }
     });
-    let password_file = node
-        .get("password_file")
-        .and_then(|file| reader.control_file(file, &format!("{path}.password_file")));
-    (url.unwrap_or_default(), password_file.unwrap_or_default())
+    let mut file = |key: &str| {
+        node.get(key).and_then(|file| reader.control_file(file, &format!("{path}.{key}"))).unwrap_or_default()
+    };
+    (url.unwrap_or_default(), file("password_file"), file("ca_file"))
 }

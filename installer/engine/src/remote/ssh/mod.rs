@@ -73,6 +73,8 @@ pub struct SshHost {
     sudo: Option<Sudo>,
     /// Which group of programs is tried: the next when one speaks another protocol.
     group: usize,
+    /// The host cannot run what was put on it.
+    unfit: bool,
     sent: u64,
 }
 
@@ -129,6 +131,7 @@ impl SshHost {
             means: Arc::clone(means),
             sudo: None,
             group: 0,
+            unfit: false,
             sent: 0,
         })
     }
@@ -224,7 +227,7 @@ impl SshHost {
     }
 
     /// One attempt. None: sudo wants a password.
-    fn start_below(&self, script: &str, sudo: &Sudo, mode: Mode) -> Result<Option<Started>, EngineError> {
+    fn start_below(&mut self, script: &str, sudo: &Sudo, mode: Mode) -> Result<Option<Started>, EngineError> {
         let until = Instant::now() + START;
         let hello = {
             let mut line = serde_json::to_vec(&Request::Hello)
@@ -289,13 +292,16 @@ impl SshHost {
     }
 
     /// Takes the answer to hello. A program that the host cannot run at all ends here without one.
-    fn greeted(&self, stream: SshStream, mode: Mode) -> Result<Started, EngineError> {
+    fn greeted(&mut self, stream: SshStream, mode: Mode) -> Result<Started, EngineError> {
         let agent =
             Agent::greeted(&self.host, Box::new(stream), mode.access(), self.means.cancel.clone(), START);
         match agent {
             Ok(agent) => Ok(Started::Running(agent)),
             Err(error) => Err(match program::unfit(&error.cause) {
-                Some((cause, hint)) => self.failed("access.agent", cause, hint),
+                Some((cause, hint)) => {
+                    self.unfit = true;
+                    self.failed("access.agent", cause, hint)
+                }
                 None => error,
             }),
         }
@@ -329,7 +335,12 @@ impl SshHost {
             return Ok(agent);
         }
         self.send_program()?;
-        match self.start(mode)? {
+        let started = self.start(mode);
+        if self.unfit {
+            // Nothing else could take it away again.
+            self.remove_program();
+        }
+        match started? {
             Started::Running(agent) => Ok(agent),
             Started::Missing => Err(self.failed(
                 "access.agent",

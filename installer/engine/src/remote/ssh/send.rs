@@ -1,6 +1,7 @@
 //! Putting the agent's program on a host: sent once, under the SHA-256 of its content, in a folder that only root can
 //! read. Nothing is left of a transfer that did not end well.
 
+use super::sudo::Sudo;
 use super::{IDLE, START, SshHost, Stream as _, quote};
 use crate::error::{Class, EngineError};
 use crate::remote::ssh::stream::SshStream;
@@ -72,6 +73,29 @@ impl SshHost {
             format!("the agent's copy could not be put on the host: {why}"),
             &hint,
         ))
+    }
+
+    /// Removes a copy that was just sent and cannot be run, as well as it goes.
+    pub(super) fn remove_program(&self) {
+        let digests: Vec<String> = self
+            .programs()
+            .iter()
+            .filter_map(|program| self.digest(program).ok())
+            .map(|(digest, _)| digest)
+            .collect();
+        let (software, sudo) = (quote(&self.means.software), self.sudo.clone().unwrap_or(Sudo::No));
+        let script = format!(
+            "d={software}/agent; for s in {}; do rm -f \"$d/$s\"; done; rmdir \"$d\" {software} 2>/dev/null; echo {STORED}",
+            digests.join(" ")
+        );
+        if let Ok(mut stream) = self.run(&script, &sudo) {
+            let until = Instant::now() + START;
+            while let Ok(Some(line)) = stream.line(until) {
+                if line.trim_end() == STORED {
+                    break;
+                }
+            }
+        }
     }
 
     /// The last piece is sent when the reader has said that it is at its end, which is when it knows that all of it
