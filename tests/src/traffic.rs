@@ -210,6 +210,13 @@ fn receive_on(
     while !stop.load(Ordering::Relaxed) {
         if let Some(stanza) = chat.poll(PACE)? {
             heard = Instant::now();
+            if stanza.starts_with("</stream:stream") {
+                // A server that goes in good order is told what came until then.
+                if managed {
+                    chat.send(&format!("<a xmlns='{NAMESPACE}' h='{incoming}'/>"))?;
+                }
+                return chat.send("</stream:stream>");
+            }
             if let Some(body) = between(&stanza, "<body>", "</body>") {
                 *books.bodies.entry(body.to_owned()).or_default() += 1;
                 count.store(books.bodies.len(), Ordering::Relaxed);

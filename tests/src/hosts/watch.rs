@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(3);
 
 /// What was seen until the end.
 #[derive(Clone, Debug, Default)]
@@ -47,9 +47,9 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let mut seen = Seen::default();
+            let (mut seen, mut known) = (Seen::default(), BTreeMap::new());
             while !told.load(Ordering::Relaxed) {
-                look(&mark, &mut seen);
+                look(&mark, &mut known, &mut seen);
                 seen.rounds += 1;
                 std::thread::sleep(PAUSE);
             }
@@ -93,9 +93,12 @@ fn mark_of(run: &Path) -> String {
     format!("/maxim-{}-", run.file_name().unwrap_or_default().to_string_lossy())
 }
 
-fn look(mark: &str, seen: &mut Seen) {
+/// One round. `known` has the command line of each process as it was last seen, and the host of which it is an agent:
+/// of a process that has not become another program only an agent's peak is read again.
+fn look(mark: &str, known: &mut BTreeMap<String, (String, Option<String>)>, seen: &mut Seen) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if !entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
+        let number = entry.file_name().to_string_lossy().into_owned();
+        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
         let read = |file: &str| {
@@ -106,22 +109,21 @@ fn look(mark: &str, seen: &mut Seen) {
         if command.is_empty() {
             continue;
         }
-        let mut arguments = command.split('\0');
-        let program = arguments.next().unwrap_or_default();
-        let ours = program.contains("maxim") && !program.contains("maxim-hosts");
-        let agent = arguments.next() == Some("agent") && !program.ends_with("ssh");
-        if agent && let Some(host) = host_of(&read("cgroup"), mark) {
-            let peak = seen.agent_peak_kb.entry(host).or_default();
-            *peak = (*peak).max(peak_kb(&read("status")));
-        }
-        if (ours || agent) && may_dump(&read("limits")) {
-            seen.may_dump.insert(command.replace('\0', " "));
-        }
-        // Taken over only when they are new: the same texts come a thousand times.
-        for text in [command, read("environ")] {
-            if !seen.texts.contains(&text) {
-                seen.texts.insert(text);
+        if known.get(&number).is_none_or(|(before, _)| *before != command) {
+            let mut arguments = command.split('\0');
+            let program = arguments.next().unwrap_or_default();
+            let ours = program.contains("maxim") && !program.contains("maxim-hosts");
+            let agent = arguments.next() == Some("agent") && !program.ends_with("ssh");
+            if (ours || agent) && may_dump(&read("limits")) {
+                seen.may_dump.insert(command.replace('\0', " "));
             }
+            let host = if agent { host_of(&read("cgroup"), mark) } else { None };
+            seen.texts.extend([command.clone(), read("environ")]);
+            known.insert(number.clone(), (command, host));
+        }
+        if let Some((_, Some(host))) = known.get(&number) {
+            let peak = seen.agent_peak_kb.entry(host.clone()).or_default();
+            *peak = (*peak).max(peak_kb(&read("status")));
         }
     }
 }

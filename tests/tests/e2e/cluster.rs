@@ -1,7 +1,7 @@
 //! The standard profile on bare, air-gapped hosts: install from one bundle, prove it by a message, change
 //! nothing twice, survive restarts, leave nothing.
 
-use crate::delivery::survives_kills;
+use crate::delivery::{restarts_gracefully, survives_kills};
 use crate::demonstration::services_are_sandboxed;
 use crate::product::{Outcome, Person, authority, cluster_file, first_account, install_arguments, sign_in};
 use maxim_tests::chat::{Chat, Server, Tls};
@@ -142,12 +142,9 @@ pub fn is_well(result: &Value) -> bool {
 fn services_hosts_and_everything_restart_without_help() {
     let cluster = Cluster::of_three();
     let result = cluster.install().ok().result();
-    survives_kills(
-        &cluster,
-        &endpoint(&result, "xmpp", 0),
-        &[("app1", "maxim-im"), ("db1", "maxim-mariadb")],
-        "three",
-    );
+    let at = endpoint(&result, "xmpp", 0);
+    restarts_gracefully(&cluster, &at);
+    survives_kills(&cluster, &at, &[("app1", "maxim-im"), ("db1", "maxim-mariadb")], "three");
     for (host, service) in [
         ("cache1", "maxim-redis"),
         ("db1", "maxim-mariadb"),

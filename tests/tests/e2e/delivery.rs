@@ -67,9 +67,10 @@ impl Load {
     }
 
     /// Ends both, and holds the books against each other: all that was acknowledged arrived, or (when the receiver
-    /// does not acknowledge, so that nobody can know what it read) is at least in its archive.
+    /// does not acknowledge, so that nobody can know what it read) is at least in its archive. Gives how many came
+    /// more than once.
     #[track_caller]
-    pub fn end_with_nothing_lost(self, at: &str) {
+    pub fn end_with_nothing_lost(self, at: &str) -> usize {
         let sent = self.sender.end().unwrap();
         assert!(!sent.acknowledged.is_empty());
         // What is still on its way, or waits for another session, comes.
@@ -115,7 +116,19 @@ impl Load {
         if self.managed {
             assert!(lost.is_empty(), "{}: acknowledged and never delivered: {lost:?}", self.name);
         }
+        doubled
     }
+}
+
+/// Restarts the IM core in good order under traffic: nothing is lost, and nothing comes twice.
+pub fn restarts_gracefully(cluster: &Cluster, at: &str) {
+    let load = Load::start(cluster, "graceful", true, &[at], &[at]);
+    for _ in 0..2 {
+        load.goes_on(200);
+        cluster.run(&["restart", "im"]).ok();
+    }
+    load.goes_on(100);
+    assert_eq!(load.end_with_nothing_lost(at), 0, "a restart in good order doubles nothing");
 }
 
 /// Kills each of these services some times under traffic to one receiver that acknowledges and one that does not.

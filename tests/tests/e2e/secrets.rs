@@ -142,6 +142,7 @@ fn places_of(host: &Host) -> Vec<(String, String)> {
 }
 
 fn said(outcome: Outcome) -> (String, String) {
+    println!("{}: {}", outcome.command, outcome.code);
     (outcome.command, outcome.stdout + &outcome.stderr)
 }
 
