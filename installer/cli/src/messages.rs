@@ -10,6 +10,10 @@ const ENGLISH: [&str; 2] = [include_str!("../messages/en/main.ftl"), include_str
 const CHINESE: [&str; 2] =
     [include_str!("../messages/zh-CN/main.ftl"), include_str!("../messages/zh-CN/help.ftl")];
 
+/// Texts of checks by their id. The engine's own are English and stand in its results; a language without an entry shows
+/// those.
+const CHINESE_CHECKS: &str = include_str!("../messages/zh-CN/checks.ftl");
+
 /// Sentences of one language.
 pub(crate) struct Messages {
     bundle: FluentBundle<FluentResource>,
@@ -33,7 +37,8 @@ impl Messages {
 
     /// Chinese.
     pub fn chinese() -> Self {
-        Self::build("zh-CN", &CHINESE)
+        let [main, help] = CHINESE;
+        Self::build("zh-CN", &[main, help, CHINESE_CHECKS])
     }
 
     fn build(language: &str, sources: &[&str]) -> Self {
@@ -65,6 +70,23 @@ impl Messages {
             }
         }
         self.format(key, &arguments)
+    }
+
+    /// Title and reason of a check, from its id and the engine's own words.
+    pub fn check(&self, id: &str, title: &str, why: &str) -> (String, String) {
+        let key = if id.starts_with("access.") && id != "access.privileges" { "access" } else { id };
+        let key = key.replace('.', "-");
+        let subject = title.rsplit(' ').next().unwrap_or_default();
+        let text = |part: &str, own: &str| {
+            let key = format!("check-{part}-{key}");
+            if self.bundle.has_message(&key) {
+                self.with(&key, &[("subject", Value::from(subject))])
+            } else {
+                own.to_owned()
+            }
+        };
+        // A reason that the engine does not give is none.
+        (text("title", title), if why.is_empty() { String::new() } else { text("why", why) })
     }
 
     fn format(&self, key: &str, arguments: &FluentArgs<'_>) -> String {
@@ -115,6 +137,17 @@ pub(crate) use values;
 mod tests {
     use super::{CHINESE, ENGLISH, Messages};
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_check_is_told_in_the_language_of_the_person() {
+        let (title, why) = Messages::chinese().check("disk.space", "free space on /opt", "images are unpacked");
+        assert!(title.starts_with("/opt") && title.contains("可用空间") && why.contains("镜像"), "{title} {why}");
+        let (title, why) = Messages::chinese().check("access.sign_in", "access to the host", "every host");
+        assert!(title.contains("主机") && why.contains("主机"), "{title} {why}");
+        let own = ("free space on /opt".to_owned(), "images".to_owned());
+        assert_eq!(Messages::english().check("disk.space", &own.0, &own.1), own);
+        assert_eq!(Messages::chinese().check("no.such", &own.0, &own.1), own);
+    }
 
     fn keys(sources: &[&str]) -> BTreeSet<String> {
         let mut keys = BTreeSet::new();

@@ -78,15 +78,16 @@ pub(super) fn show_remarks(call: &Call<'_>, results: &[CheckResult]) {
         } else {
             messages.with("check-threshold", values!["threshold" => result.threshold.as_str()])
         };
+        let (title, why) = messages.check(&result.id, &result.title, &result.why);
         text.push_str(&format!(
             "\n{word} {host}{}: {}{threshold} {}\n",
-            style.bold(&result.title),
+            style.bold(&title),
             result.measured,
             style.dim(&format!("[{}]", result.id))
         ));
         if result.verdict >= Verdict::Warn {
-            if !result.why.is_empty() {
-                text.push_str(&format!("  {}\n", result.why));
+            if !why.is_empty() {
+                text.push_str(&format!("  {why}\n"));
             }
             if result.fixed_by_plan {
                 text.push_str(&format!("  {}\n", messages.text("check-fixed-by-plan")));
