@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::core::{Core, Unfinished};
 use crate::features::roster;
 use crate::nodes::{self, Questions};
-use crate::session::{Close, Room, Session, Urgency};
+use crate::session::{Close, Pushed, Room, Session, Urgency};
 use crate::{offline, routing};
 
 /// What nodes tell each other.
@@ -296,9 +296,10 @@ fn receive(core: &Arc<Core>, delivery: Delivery) {
             Message::Stanza { ref bare, ref resource, token, ref stanza, id, later } => {
                 let urgency = if later { Urgency::Later } else { Urgency::Now };
                 let stanza = Bytes::copy_from_slice(stanza.as_bytes());
-                let taken = find(core, bare, resource, token)
-                    .is_some_and(|s| routing::give(core, &s, &stanza, id.map(MessageId::from_i64), urgency));
-                if !taken && id.is_some() {
+                let pushed = find(core, bare, resource, token).map_or(Pushed::Gone, |s| {
+                    routing::give(core, &s, &stanza, id.map(MessageId::from_i64), urgency)
+                });
+                if pushed.is_gone() && id.is_some() {
                     undelivered.insert(bare.clone());
                 }
             }

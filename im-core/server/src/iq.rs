@@ -166,7 +166,7 @@ pub fn deliver(core: &Arc<Core>, outgoing: &Outgoing, kind: StanzaKind, all: &[R
         if kind == StanzaKind::Presence && wanted.is_none() && resource.priority().is_none() {
             continue;
         }
-        delivered |= resource.send(core, &outgoing.stanza, None, Urgency::Now);
+        delivered |= !resource.send(core, &outgoing.stanza, None, Urgency::Now).is_gone();
     }
     if !delivered
         && kind == StanzaKind::Iq

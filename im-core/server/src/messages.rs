@@ -25,7 +25,7 @@ use crate::connection::{End, Pending};
 use crate::core::Core;
 use crate::inbound::{Inbound, Received, bounce, error_stanza};
 use crate::routing::{self, Resource};
-use crate::session::{Session, Urgency};
+use crate::session::{Pushed, Session, Urgency};
 use crate::users::User;
 
 /// What a message is, by its `type` (RFC 6121 §5.2.2).
@@ -313,11 +313,13 @@ pub async fn deliver(core: &Arc<Core>, outgoing: &Outgoing, id: Option<MessageId
         return;
     }
     let chosen = choose(outgoing, &all);
-    let mut delivered = 0;
+    let (mut delivered, mut taken_care_of) = (0, false);
     if !chosen.is_empty() {
         let stanza = with_id(outgoing, outgoing.archived, bare, id);
         for &index in &chosen {
-            delivered += u64::from(all[index].send(core, &stanza, id, Urgency::Now));
+            let pushed = all[index].send(core, &stanza, id, Urgency::Now);
+            delivered += u64::from(pushed == Pushed::Taken);
+            taken_care_of |= !pushed.is_gone();
         }
         if !outgoing.quiet {
             core.metrics.messages_delivered.add(delivered);
@@ -329,7 +331,7 @@ pub async fn deliver(core: &Arc<Core>, outgoing: &Outgoing, id: Option<MessageId
     if outgoing.carbons {
         carbons_for_sender(core, outgoing, id);
     }
-    if delivered > 0 {
+    if taken_care_of {
         return;
     }
     if id.is_none() {

@@ -43,6 +43,13 @@ pub enum Pushed {
     Gone,
 }
 
+impl Pushed {
+    /// True when nobody takes care of the stanza.
+    pub fn is_gone(self) -> bool {
+        self == Self::Gone
+    }
+}
+
 /// Whether a session can be handed more of what waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {

@@ -62,42 +62,38 @@ impl Resource {
     }
 
     /// Gives it a stanza. `id` is its identifier when it waits in the store: it stays there until the client has
-    /// it, however this goes. False when the session is known to be gone.
-    pub fn send(&self, core: &Arc<Core>, stanza: &Bytes, id: Option<MessageId>, urgency: Urgency) -> bool {
+    /// it, however this goes. What another node does with it is not known here: it counts as taken.
+    pub fn send(&self, core: &Arc<Core>, stanza: &Bytes, id: Option<MessageId>, urgency: Urgency) -> Pushed {
         match self {
             Self::Here(session) => give(core, session, stanza, id, urgency),
             Self::Elsewhere(session) => {
                 core.cluster.stanza(core, session, stanza, id, urgency);
-                true
+                Pushed::Taken
             }
         }
     }
 }
 
-/// Gives a stanza to a session on this node. False when it is closing or gone.
+/// Gives a stanza to a session on this node, and sees to it that one that waits is handed out.
 pub fn give(
     core: &Arc<Core>,
     session: &Arc<Session>,
     stanza: &Bytes,
     id: Option<MessageId>,
     urgency: Urgency,
-) -> bool {
-    match session.push(stanza, id, urgency) {
-        Pushed::Taken => true,
-        Pushed::Waits { begin } => {
-            if begin {
-                offline::begin(core, session, None);
-            }
-            true
-        }
+) -> Pushed {
+    let pushed = session.push(stanza, id, urgency);
+    match pushed {
+        Pushed::Taken | Pushed::Waits { begin: false } => {}
+        Pushed::Waits { begin: true } => offline::begin(core, session, None),
         Pushed::Gone => {
             // Too much for a session without connection: nobody else would end it before its time.
             if session.closing() == Some(Close::Overflow) && !session.is_attached() {
                 core.close_session(session, Close::Overflow);
             }
-            false
         }
     }
+    pushed
 }
 
 /// All sessions of an account, available or not.

@@ -345,7 +345,7 @@ async fn a_stop_under_load_loses_nothing_and_doubles_nothing() {
         assert!(stopped.success());
         to_bob.read(&mut bob, usize::MAX).await
     };
-    let both = async { tokio::join!(bob_reads, to_carol.read(&mut carol, usize::MAX)) };
+    let both = Box::pin(async { tokio::join!(bob_reads, to_carol.read(&mut carol, usize::MAX)) });
     assert_eq!(tokio::time::timeout(LONG, both).await.expect("the server does not end"), (false, false));
     let (_, acknowledged) = tokio::time::timeout(LONG, sending).await.unwrap().unwrap();
     assert!(server.wait().success());

@@ -148,8 +148,7 @@ fn remove_marks(text: &mut String, delivered: &[(i64, Vec<i64>)]) {
         let _ = write!(
             text,
             ";DELETE m FROM message m FORCE INDEX (PRIMARY) WHERE m.id IN ({list}) \
-             AND NOT EXISTS (SELECT 1 FROM archive_entry e WHERE e.owner_id = m.owner_a AND e.message_id = m.id) \
-             AND NOT EXISTS (SELECT 1 FROM archive_entry e WHERE e.owner_id = m.owner_b AND e.message_id = m.id) \
+             AND m.owner_a IS NULL AND m.owner_b IS NULL \
              AND NOT EXISTS (SELECT 1 FROM offline_message o WHERE o.message_id = m.id)"
         );
     }
@@ -188,6 +187,9 @@ mod tests {
         let marks = "BEGIN;DELETE o FROM offline_message o FORCE INDEX (PRIMARY) WHERE \
             (o.owner_id=1 AND o.message_id IN (5,6)) OR (o.owner_id=2 AND o.message_id IN (7));DELETE m FROM message m";
         assert!(text.starts_with(marks), "{text}");
-        assert!(text.contains("m.id IN (5,6,7) AND NOT EXISTS") && text.ends_with(";COMMIT"), "{text}");
+        assert!(
+            text.contains("m.id IN (5,6,7) AND m.owner_a IS NULL") && text.ends_with(";COMMIT"),
+            "{text}"
+        );
     }
 }

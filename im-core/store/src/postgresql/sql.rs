@@ -143,7 +143,6 @@ pub(super) const REMOVE_MARKS: &str = "DELETE FROM offline_message o \
      WHERE o.owner_id = d.owner_id AND o.message_id = d.message_id";
 /// Those of them that nobody keeps.
 pub(super) const REMOVE_ORPHANS: &str = "DELETE FROM message m WHERE m.id = ANY($1::bigint[]) \
-     AND NOT EXISTS (SELECT 1 FROM archive_entry e WHERE e.owner_id = m.owner_a AND e.message_id = m.id) \
-     AND NOT EXISTS (SELECT 1 FROM archive_entry e WHERE e.owner_id = m.owner_b AND e.message_id = m.id) \
+     AND m.owner_a IS NULL AND m.owner_b IS NULL \
      AND NOT EXISTS (SELECT 1 FROM offline_message o WHERE o.message_id = m.id)";
 pub(super) const PRIVATE_XML_COUNT: &str = "SELECT count(*) FROM private_xml WHERE owner = $1";

@@ -71,8 +71,15 @@ macro_rules! impl_archive {
                                        WHERE e.owner_id = message.owner_b AND e.message_id = message.id)
                        AND NOT EXISTS (SELECT 1 FROM offline_message o WHERE o.message_id = message.id)"
                 );
+                // Who removes the mark of one that still awaits delivery sees by its owners whether anybody keeps it.
+                let forget_owner = format!(
+                    "UPDATE message SET owner_a = CASE WHEN owner_a = {owner} THEN NULL ELSE owner_a END,
+                                        owner_b = CASE WHEN owner_b = {owner} THEN NULL ELSE owner_b END
+                     WHERE id IN ({list})
+                       AND EXISTS (SELECT 1 FROM offline_message o WHERE o.message_id = message.id)"
+                );
                 let mut transaction = self.inner.pool.begin().await?;
-                for statement in [remove, remove_orphans] {
+                for statement in [remove, remove_orphans, forget_owner] {
                     sqlx::query(sqlx::AssertSqlSafe(statement)).persistent(false).execute(&mut *transaction).await?;
                 }
                 transaction.commit().await

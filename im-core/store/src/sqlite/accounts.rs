@@ -257,8 +257,39 @@ fn remove_messages(connection: &Connection, owner: &str) -> rusqlite::Result<usi
             connection.prepare_cached(sql)?.execute(params![owner, id])?;
         }
         remove_message_if_orphaned(connection, *id)?;
+        let owner: Option<i64> = connection
+            .prepare_cached("SELECT id FROM address WHERE jid = ?1")?
+            .query_row([owner], |row| row.get(0))
+            .optional()?;
+        if let Some(owner) = owner {
+            forget_owner(connection, *id, owner)?;
+        }
     }
     Ok(ids.len())
+}
+
+/// `owner` no longer keeps a message. Noted in it while it awaits delivery, so that whoever removes the mark sees at once
+/// whether anybody keeps it ([`remove_unless_kept`]).
+pub(super) fn forget_owner(connection: &Connection, id: i64, owner: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE message SET owner_a = CASE WHEN owner_a = ?2 THEN NULL ELSE owner_a END,
+                                owner_b = CASE WHEN owner_b = ?2 THEN NULL ELSE owner_b END
+             WHERE id = ?1 AND EXISTS (SELECT 1 FROM offline_message o WHERE o.message_id = message.id)",
+        )?
+        .execute([id, owner])?;
+    Ok(())
+}
+
+/// Removes a message whose mark was just removed, if it is in no archive and awaits no other delivery.
+pub(super) fn remove_unless_kept(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "DELETE FROM message WHERE id = ?1 AND owner_a IS NULL AND owner_b IS NULL
+               AND NOT EXISTS (SELECT 1 FROM offline_message o WHERE o.message_id = message.id)",
+        )?
+        .execute([id])?;
+    Ok(())
 }
 
 /// Removes a message that is in no archive and awaits no delivery.

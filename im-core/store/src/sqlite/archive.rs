@@ -1,7 +1,7 @@
 //! The archive and offline messages in SQLite.
 
 use super::SqliteStore;
-use super::accounts::remove_message_if_orphaned;
+use super::accounts::{forget_owner, remove_message_if_orphaned};
 use crate::domain::{Ack, Archive, ArchivePage, ArchiveQuery, ArchivedMessage, Budget, NewMessage, Offline};
 use crate::{MessageId, StoreError};
 use bytes::Bytes;
@@ -252,6 +252,7 @@ fn expire(connection: &Connection, owner: i64, before: i64) -> rusqlite::Result<
         .collect::<Result<_, _>>()?;
     for id in &ids {
         remove_message_if_orphaned(connection, *id)?;
+        forget_owner(connection, *id, owner)?;
     }
     Ok(ids.len())
 }

@@ -5,7 +5,7 @@
 //! concerns one message alone, because messages are checked before they are queued. Any other write is under a
 //! savepoint of its own, and fails alone.
 
-use super::accounts::remove_message_if_orphaned;
+use super::accounts::remove_unless_kept;
 use super::{NAME, failed};
 use crate::confirm::{Confirmations, DELAY, Marks};
 use crate::domain::{Ack, NewMessage};
@@ -320,7 +320,7 @@ impl State {
                     .prepare_cached("DELETE FROM offline_message WHERE owner_id = ?1 AND message_id = ?2")?
                     .execute([owner, *id])?;
                 if removed > 0 {
-                    remove_message_if_orphaned(&self.connection, *id)?;
+                    remove_unless_kept(&self.connection, *id)?;
                 }
             }
         }

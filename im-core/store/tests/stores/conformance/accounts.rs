@@ -4,8 +4,8 @@ use super::{account, append, cases, copy, create, credentials, message, offline,
 use crate::servers::Scratch;
 use im_store::{
     AccountFilter, AccountKind, Accounts, Archive, ArchivePreferences, ArchiveQuery, DefaultPolicy,
-    LastActivity, NewAccount, NewMessage, Offline, Profiles, RosterChange, RosterEdit, RosterItem, Rosters,
-    StoreError,
+    Housekeeping, LastActivity, NewAccount, NewMessage, Offline, Profiles, RosterChange, RosterEdit,
+    RosterItem, Rosters, StoreError,
 };
 
 cases!(
@@ -15,6 +15,7 @@ cases!(
     lists_come_in_pages_without_canaries,
     addresses_are_compared_byte_by_byte,
     removal_takes_all_that_is_owned_and_nothing_else,
+    a_removal_that_was_begun_locks_and_can_be_completed,
     unknown_accounts_change_nothing,
     impossible_addresses_are_refused,
     one_of_many_at_once_gets_the_address,
@@ -146,6 +147,33 @@ async fn removal_takes_all_that_is_owned_and_nothing_else(scratch: Scratch) {
     assert_eq!(kept[0].stanza, stanza("kept by bob"));
     assert_eq!(store.roster("bob@x").await.unwrap().items.len(), 1);
     scratch.assert_messages_stored(2).await;
+}
+
+async fn a_removal_that_was_begun_locks_and_can_be_completed(scratch: Scratch) {
+    let store = scratch.open().await;
+    for name in ["ann@x", "bob@x", "carl@x"] {
+        create(&store, name).await;
+    }
+    assert!(store.unfinished_removals().await.unwrap().is_empty());
+    assert!(!store.begin_removal("nobody@x").await.unwrap());
+    assert!(store.begin_removal("ann@x").await.unwrap());
+    assert!(store.begin_removal("ann@x").await.unwrap(), "it can be begun again");
+    assert!(store.set_disabled("bob@x", true).await.unwrap());
+    assert!(store.account("ann@x").await.unwrap().is_none());
+    assert!(store.sign_in("ann@x").await.unwrap().is_none());
+    assert!(
+        !store.create_account(&account("ann@x", AccountKind::Person)).await.unwrap(),
+        "the name is taken"
+    );
+    let all = ["ann@x", "bob@x", "carl@x", "nobody@x"].map(str::to_owned);
+    assert_eq!(store.refused_accounts(&all).await.unwrap(), ["ann@x", "bob@x", "nobody@x"]);
+    assert!(store.refused_accounts(&[]).await.unwrap().is_empty());
+    store.close().await.unwrap();
+    let store = scratch.open().await;
+    assert_eq!(store.unfinished_removals().await.unwrap(), ["ann@x"]);
+    assert!(store.remove_account("ann@x").await.unwrap());
+    assert!(store.unfinished_removals().await.unwrap().is_empty());
+    create(&store, "ann@x").await;
 }
 
 async fn unknown_accounts_change_nothing(scratch: Scratch) {

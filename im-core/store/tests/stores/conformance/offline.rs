@@ -1,9 +1,9 @@
 //! Messages that await delivery: kept until said to be delivered, in order, whatever the archive does.
 
-use super::{append, append_all, cases, copy, message, offline, stanza};
+use super::{append, append_all, cases, copy, create, message, offline, stanza};
 use crate::servers::Scratch;
 use bytes::Bytes;
-use im_store::{Archive, ArchiveQuery, Housekeeping, MessageId, NewMessage, Offline, Page, Store};
+use im_store::{Accounts, Archive, ArchiveQuery, Housekeeping, MessageId, NewMessage, Offline, Page, Store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,6 +12,7 @@ cases!(
     they_need_no_archive,
     what_was_confirmed_counts_at_once_and_lasts,
     closing_writes_confirmations,
+    what_nobody_keeps_goes_with_its_mark,
     a_page_ends_for_its_bytes,
     owners_are_found_by_what_was_stored_lately,
     concurrent_readers_miss_nothing,
@@ -93,6 +94,28 @@ async fn what_was_confirmed_counts_at_once_and_lasts(scratch: Scratch) {
     assert_eq!(store.pending("carl@x", None, 9, usize::MAX).await.unwrap()[0].id, unkept[1]);
     // What is in no archive went with its mark, the rest stayed: thirteen were appended in between.
     scratch.assert_messages_stored(9_000 + 13 + 1).await;
+}
+
+/// A message whose archive entries went before its mark did.
+async fn what_nobody_keeps_goes_with_its_mark(scratch: Scratch) {
+    let store = scratch.open().await;
+    create(&store, "ann@x").await;
+    let mut by_sender = offline("ann@x", "bob@x", "kept by its sender alone");
+    by_sender.copies[1].archive = false;
+    let by_sender = append(&store, by_sender).await;
+    let by_both = append(&store, offline("ann@x", "bob@x", "kept by both")).await;
+    let expired = append(&store, offline("carl@x", "bob@x", "expired")).await;
+    assert!(store.remove_account("ann@x").await.unwrap());
+    assert_eq!(store.expire_archive(Some("carl@x"), i64::MAX).await.unwrap(), 1);
+    scratch.assert_messages_stored(3).await;
+    confirm(&store, "bob@x", &[by_sender, by_both, expired]).await;
+    // The receiver's archive has the other two.
+    scratch.assert_messages_stored(2).await;
+    let waiting = append(&store, offline("carl@x", "bob@x", "waits")).await;
+    assert_eq!(store.expire_archive(None, i64::MAX).await.unwrap(), 4);
+    scratch.assert_messages_stored(1).await;
+    confirm(&store, "bob@x", &[waiting]).await;
+    scratch.assert_messages_stored(0).await;
 }
 
 async fn closing_writes_confirmations(scratch: Scratch) {
@@ -180,7 +203,7 @@ async fn concurrent_readers_miss_nothing(scratch: Scratch) {
         );
     }
     done.store(true, Ordering::SeqCst);
-    let deadline = std::time::Duration::from_secs(60);
+    let deadline = std::time::Duration::from_mins(1);
     let (waiting, archived) =
         tokio::time::timeout(deadline, reader).await.expect("some were missed").unwrap();
     assert!(
