@@ -10,9 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(3);
+/// A program has set the limits it wants by then.
+const SETTLED: Duration = Duration::from_millis(250);
 
 /// What was seen until the end.
 #[derive(Clone, Debug, Default)]
@@ -93,9 +95,17 @@ fn mark_of(run: &Path) -> String {
     format!("/maxim-{}-", run.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// One round. `known` has the command line of each process as it was last seen, and the host of which it is an agent:
-/// of a process that has not become another program only an agent's peak is read again.
-fn look(mark: &str, known: &mut BTreeMap<String, (String, Option<String>)>, seen: &mut Seen) {
+/// A process as it was last seen.
+struct Known {
+    command: String,
+    /// The host of which it is an agent.
+    agent_of: Option<String>,
+    /// When it became this program; none: its limits were read, or need not be.
+    to_settle: Option<Instant>,
+}
+
+/// One round. Of a process that has not become another program only an agent's peak is read again.
+fn look(mark: &str, known: &mut BTreeMap<String, Known>, seen: &mut Seen) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let number = entry.file_name().to_string_lossy().into_owned();
         if !number.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -109,21 +119,27 @@ fn look(mark: &str, known: &mut BTreeMap<String, (String, Option<String>)>, seen
         if command.is_empty() {
             continue;
         }
-        if known.get(&number).is_none_or(|(before, _)| *before != command) {
+        if known.get(&number).is_none_or(|before| before.command != command) {
             let mut arguments = command.split('\0');
             let program = arguments.next().unwrap_or_default();
-            let ours = program.contains("maxim") && !program.contains("maxim-hosts");
             let agent = arguments.next() == Some("agent") && !program.ends_with("ssh");
-            if (ours || agent) && may_dump(&read("limits")) {
-                seen.may_dump.insert(command.replace('\0', " "));
-            }
-            let host = if agent { host_of(&read("cgroup"), mark) } else { None };
+            let ours = agent || program.contains("maxim") && !program.contains("maxim-hosts");
+            let agent_of = if agent { host_of(&read("cgroup"), mark) } else { None };
             seen.texts.extend([command.clone(), read("environ")]);
-            known.insert(number.clone(), (command, host));
+            let to_settle = ours.then(Instant::now);
+            known.insert(number.clone(), Known { command, agent_of, to_settle });
         }
-        if let Some((_, Some(host))) = known.get(&number) {
+        let Some(process) = known.get_mut(&number) else { continue };
+        if let Some(host) = &process.agent_of {
             let peak = seen.agent_peak_kb.entry(host.clone()).or_default();
             *peak = (*peak).max(peak_kb(&read("status")));
+        }
+        // Only what it does first of all sets its limits.
+        if process.to_settle.is_some_and(|since| since.elapsed() >= SETTLED) {
+            process.to_settle = None;
+            if may_dump(&read("limits")) {
+                seen.may_dump.insert(process.command.replace('\0', " "));
+            }
         }
     }
 }
