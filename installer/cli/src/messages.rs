@@ -140,8 +140,12 @@ mod tests {
 
     #[test]
     fn a_check_is_told_in_the_language_of_the_person() {
-        let (title, why) = Messages::chinese().check("disk.space", "free space on /opt", "images are unpacked");
-        assert!(title.starts_with("/opt") && title.contains("可用空间") && why.contains("镜像"), "{title} {why}");
+        let (title, why) =
+            Messages::chinese().check("disk.space", "free space on /opt", "images are unpacked");
+        assert!(
+            title.starts_with("/opt") && title.contains("可用空间") && why.contains("镜像"),
+            "{title} {why}"
+        );
         let (title, why) = Messages::chinese().check("access.sign_in", "access to the host", "every host");
         assert!(title.contains("主机") && why.contains("主机"), "{title} {why}");
         let own = ("free space on /opt".to_owned(), "images".to_owned());
