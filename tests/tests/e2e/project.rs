@@ -301,3 +301,85 @@ fn links_between_documents_lead_somewhere() {
     assert!(seen > 0, "the documents link to each other");
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
+
+/// What the languages of a document share: the levels of its headings in their order, and its fenced blocks with their
+/// language, comments and empty lines apart.
+fn skeleton(text: &str) -> (Vec<usize>, Vec<String>) {
+    let (mut headings, mut blocks) = (Vec::new(), Vec::<String>::new());
+    let mut inside = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            inside = !inside;
+            if inside {
+                blocks.push(line.trim().to_owned());
+            }
+        } else if inside {
+            let comment = line.trim_start().starts_with('#');
+            let code = if comment { "" } else { line.split(" #").next().unwrap().trim_end() };
+            if !code.is_empty() {
+                let block = blocks.last_mut().unwrap();
+                block.push('\n');
+                block.push_str(code);
+            }
+        } else if line.starts_with('#') {
+            headings.push(line.chars().take_while(|letter| *letter == '#').count());
+        }
+    }
+    (headings, blocks)
+}
+
+#[test]
+fn operator_documents_are_in_both_languages() {
+    assert_eq!(skeleton("```sh\na # one\n# two\n```"), skeleton("```sh\na # 一\n```"));
+    assert_ne!(skeleton("```sh\na\n```"), skeleton("```sh\nb\n```"));
+    assert_ne!(skeleton("```sh\na\n```"), skeleton(""));
+    assert_ne!(skeleton("# A\n## B"), skeleton("# A\n### B"));
+
+    let documents: BTreeMap<String, String> = tracked_text()
+        .into_iter()
+        .filter_map(|(path, text)| {
+            Some((path.strip_prefix("docs/operator/")?.strip_suffix(".md")?.to_owned(), text))
+        })
+        .collect();
+    let (chinese, english): (Vec<_>, Vec<_>) =
+        documents.keys().map(String::as_str).partition(|name| name.ends_with(".zh-CN"));
+    let mut wrong: Vec<_> = chinese
+        .iter()
+        .filter(|name| !english.contains(&name.trim_end_matches(".zh-CN")))
+        .map(|name| format!("{name}.md translates nothing"))
+        .collect();
+    for &name in &english {
+        let translated = format!("{name}.zh-CN");
+        let Some(there) = documents.get(&translated) else {
+            wrong.push(format!("{name}.md has no {translated}.md"));
+            continue;
+        };
+        let here = &documents[name];
+        for (path, text, link) in [
+            (name, here, format!("[中文]({translated}.md)")),
+            (translated.as_str(), there, format!("[English]({name}.md)")),
+        ] {
+            if text.lines().next() != Some(link.as_str()) {
+                wrong.push(format!("{path}.md does not begin with {link}"));
+            }
+        }
+        let title = there.lines().find(|line| line.starts_with("# ")).unwrap_or_default();
+        if !title.chars().any(|letter| ('\u{4e00}'..='\u{9fff}').contains(&letter)) {
+            wrong.push(format!("{translated}.md has no Chinese title"));
+        }
+        let ((headings, blocks), (other_headings, other_blocks)) = (skeleton(here), skeleton(there));
+        if headings != other_headings {
+            wrong.push(format!("{name}: headings of the levels {headings:?}, in Chinese {other_headings:?}"));
+        }
+        for block in blocks.iter().filter(|block| !other_blocks.contains(block)) {
+            wrong.push(format!("{translated}.md lacks, or has otherwise:\n{block}"));
+        }
+        for block in other_blocks.iter().filter(|block| !blocks.contains(block)) {
+            wrong.push(format!("{name}.md lacks, or has otherwise:\n{block}"));
+        }
+        if wrong.is_empty() && blocks != other_blocks {
+            wrong.push(format!("{name}: the blocks come in another order or number in Chinese"));
+        }
+    }
+    assert!(english.len() >= 6 && wrong.is_empty(), "{} documents\n{}", english.len(), wrong.join("\n"));
+}
