@@ -65,6 +65,7 @@ compile() {
   # programs of all of them have the same place in it.
   exec 7>"$target/.maxim-launcher.lock"
   flock 7
+  "$root/tests/claim-target" "$target"
   (cd "$root" && CARGO_TARGET_DIR=$target run_cargo "$log" cargo build --release --locked \
     -p maxim-ctl -p im-server -p maxim-console --bins) || return 1
   for program in "${programs[@]}"; do
