@@ -27,7 +27,7 @@ fn topology(person: &Person, testbed: &Testbed, host: &str, ssh: &str) -> String
 
 /// `check` of it, with one more variable in the environment.
 fn check(person: &Person, file: &str, variable: (&str, &str)) -> Outcome {
-    let arguments = ["check", "-f", file, "--force", "disk.sync", "--output", "json"];
+    let arguments = ["check", "-f", file, "--output", "json"];
     let output = person.command(&arguments).env(variable.0, variable.1).output().unwrap();
     Outcome {
         command: format!("maxim.ctl {}", arguments.join(" ")),

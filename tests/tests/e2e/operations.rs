@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Runs a command that needs the bundle, for the topology of a cluster.
 fn run_delivered(cluster: &Cluster, arguments: &[&str]) -> Outcome {
-    cluster.run(&delivered(&[arguments, &["--force", "disk.sync"]].concat()))
+    cluster.run(&delivered(arguments))
 }
 
 /// What a kept plan will change for sure, as `host task`, and what can only be told when earlier tasks are done.
@@ -68,7 +68,7 @@ fn secrets(cluster: &Cluster) -> Vec<String> {
 
 fn apply(cluster: &Cluster, plan: &Path) -> Outcome {
     let plan = plan.to_str().unwrap();
-    cluster.person.run(&delivered(&["apply", plan, "--yes", "--force", "disk.sync", "--output", "json"]))
+    cluster.person.run(&delivered(&["apply", plan, "--yes", "--output", "json"]))
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn logs_and_doctor(cluster: &Cluster) {
     }
     cluster.run(&["logs", "--host", "sola"]).exits(2).says(&["solo"]);
 
-    let doctor = || cluster.run(&["doctor", "--force", "disk.sync"]);
+    let doctor = || cluster.run(&["doctor"]);
     // How fast this machine syncs is not the cluster's state.
     let broken = |outcome: &Outcome| -> Vec<String> {
         let findings = outcome.result()["findings"].clone();

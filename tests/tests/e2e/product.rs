@@ -281,7 +281,7 @@ pub fn cluster_file(person: &Person, testbed: &Testbed, roles: &[&str], extra: &
 pub fn install_arguments(file: &str) -> Vec<String> {
     let (bundle, key) = (bundle().display().to_string(), key_of(bundle()).display().to_string());
     let mut arguments = vec!["install", "-f", file, "--bundle", &bundle, "--trust-key", &key];
-    arguments.extend(["--force", "disk.sync", "--yes", "--output", "json"]);
+    arguments.extend(["--yes", "--output", "json"]);
     arguments.into_iter().map(str::to_owned).collect()
 }
 

@@ -105,7 +105,7 @@ fn an_unknown_host_key_is_refused_when_strict() {
     fs::write(cluster.person.home().join(".ssh/known_hosts"), "").unwrap();
     refused(&cluster, 3, &["solo", "key", "known"]);
     rewrite(&cluster, "known_hosts: strict", "known_hosts: accept-new");
-    cluster.run(&["check", "--force", "disk.sync"]).ok();
+    cluster.run(&["check"]).ok();
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_check_reads_and_leaves_nothing() {
     let cluster = Cluster::of_three();
     let before: Vec<_> = cluster.testbed.hosts().iter().map(|host| host.snapshot().unwrap()).collect();
     let started = Instant::now();
-    let outcome = cluster.run(&["check", "--force", "disk.sync"]).ok();
+    let outcome = cluster.run(&["check"]).ok();
     println!("check of three hosts: {:?}", started.elapsed());
     assert!(outcome.events().iter().filter(|event| event["event"] == "checked").count() > 20);
     for (host, before) in cluster.testbed.hosts().iter().zip(before) {

@@ -191,9 +191,7 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
         &["ca", "export", "-vv"],
         &["install", "-vv", "--yes"],
     ] {
-        let outcome = cluster
-            .person
-            .run(&delivered(&[arguments, &["-f", &cluster.file, "--force", "disk.sync"]].concat()));
+        let outcome = cluster.person.run(&delivered(&[arguments, &["-f", &cluster.file]].concat()));
         assert_ne!(outcome.code, 2, "{}: {}", outcome.command, outcome.stderr);
         places.push(said(outcome));
     }
