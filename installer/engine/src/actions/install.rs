@@ -103,8 +103,6 @@ pub(crate) fn install_with(
     crate::upgrade::refuse_other_version(&context.state, &before, &context.delivery)?;
     let mut material = Material::load(run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
-
-    let before = context.state.installed()?.unwrap_or_default();
     // All of a bundle is checked before anything of it is unpacked. A first install will unpack, so it does not wait to
     // know that; a later one may find nothing to change, and then what it has read was checked when it was read.
     let mut verified = WholeBundle::of(&context.delivery);
@@ -290,7 +288,7 @@ fn refuse_if_different(saved: &Plan, now: &Plan) -> Result<(), EngineError> {
 
 /// What should run after an upgrade.
 pub(crate) fn wanted_after(run: &Run<'_>, material: &Material, before: &Installed) -> Installed {
-    wanted(&run.context.topology, material, before)
+    wanted(run.context, material, before)
 }
 
 /// What should run after this install.

@@ -28,7 +28,7 @@ pub use finalize::{FinalizeOutcome, finalize};
 pub(crate) use kept::keep;
 pub use plan::UpgradePlan;
 pub use program::program_of_bundle;
-pub(crate) use record::{refuse_other_version, status};
+pub(crate) use record::{forget, refuse_other_version, status};
 
 use crate::actions::install;
 use crate::actions::status::require_installed;

@@ -1,5 +1,6 @@
 //! `upgrade.json`: where an upgrade stands, written whole before each step that changes something.
 
+use super::kept::{self, Kept};
 use crate::delivery::Delivery;
 use crate::error::EngineError;
 use crate::events::now_rfc3339;
@@ -31,6 +32,20 @@ pub(super) fn save(state: &StateDir, record: &mut Record) -> Result<(), EngineEr
     let text = serde_json::to_string_pretty(record)
         .map_err(|error| EngineError::failed("state", error.to_string()))?;
     files::write_whole(&state.file(FILE), text.as_bytes(), 0o600)
+}
+
+/// Forgets everything of upgrades: nothing is installed any more that could be taken back.
+pub(crate) fn forget(state: &StateDir) -> Result<(), EngineError> {
+    for kind in [kept::APPLIED, kept::PREVIOUS, kept::NEXT] {
+        Kept::remove(state, kind)?;
+    }
+    let path = state.file(FILE);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(EngineError::failed("state", format!("{}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What `status` says of the last upgrade; nothing once it is over.
@@ -78,7 +93,8 @@ pub(crate) fn refuse_other_version(
 #[cfg(test)]
 mod tests {
     use super::{load, refuse_other_version, save, status};
-    use crate::delivery::Delivery;
+    use super::kept::{self, Kept};
+use crate::delivery::Delivery;
     use crate::state::{Installed, StateDir};
     use maxim_model::upgrade::{Phase, RECORD_FORMAT, Record, Release};
 
