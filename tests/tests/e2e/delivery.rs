@@ -23,6 +23,17 @@ pub struct Load {
     receiver: Receiver,
 }
 
+/// What came of it, beside that nothing was lost.
+#[derive(Debug)]
+pub struct Books {
+    /// Messages that were acknowledged.
+    pub acknowledged: usize,
+    /// Messages that came more than once.
+    pub doubled: usize,
+    /// The sender's longest time without an acknowledgement.
+    pub longest_pause: Duration,
+}
+
 /// Connections of an account to the first of these addresses that lets it in.
 fn opener(at: &[&str], user: &str, authority: PathBuf) -> Open {
     let at: Vec<_> = at.iter().map(|&one| one.to_owned()).collect();
@@ -70,7 +81,7 @@ impl Load {
     /// does not acknowledge, so that nobody can know what it read) is at least in its archive. Gives how many came
     /// more than once.
     #[track_caller]
-    pub fn end_with_nothing_lost(self, at: &str) -> usize {
+    pub fn end_with_nothing_lost(self, at: &str) -> Books {
         let sent = self.sender.end().unwrap();
         assert!(!sent.acknowledged.is_empty());
         // What is still on its way, or waits for another session, comes.
@@ -116,7 +127,7 @@ impl Load {
         if self.managed {
             assert!(lost.is_empty(), "{}: acknowledged and never delivered: {lost:?}", self.name);
         }
-        doubled
+        Books { acknowledged: sent.acknowledged.len(), doubled, longest_pause: sent.longest_pause }
     }
 }
 

@@ -174,7 +174,7 @@ pub(super) fn complete(
 }
 
 /// Takes back every host whose turn has begun (`all`: every host), the last one first; how many things were changed.
-fn take_back(
+pub(super) fn take_back(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
     material: &Material,

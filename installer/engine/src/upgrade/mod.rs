@@ -21,6 +21,8 @@ mod record;
 mod schema;
 mod snapshot;
 mod stage;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 pub use back::{RollbackOptions, RollbackOutcome, rollback};
@@ -379,18 +381,4 @@ fn order(topology: &Topology) -> Vec<usize> {
         }
     });
     places
-}
-
-#[cfg(test)]
-mod tests {
-    use super::order;
-    use crate::sample;
-
-    #[test]
-    fn stores_have_their_turn_before_the_programs_that_use_them() {
-        let topology = sample::three_hosts();
-        let names: Vec<&str> =
-            order(&topology).into_iter().map(|place| topology.hosts[place].name.as_str()).collect();
-        assert_eq!(names, ["db1", "cache1", "app1"]);
-    }
 }

@@ -93,8 +93,7 @@ pub(crate) fn refuse_other_version(
 #[cfg(test)]
 mod tests {
     use super::{load, refuse_other_version, save, status};
-    use super::kept::{self, Kept};
-use crate::delivery::Delivery;
+    use crate::delivery::Delivery;
     use crate::state::{Installed, StateDir};
     use maxim_model::upgrade::{Phase, RECORD_FORMAT, Record, Release};
 

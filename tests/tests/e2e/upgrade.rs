@@ -1,0 +1,310 @@
+//! From one version to the next on hosts that serve, and back: under traffic, killed in the middle, with a bundle
+//! that is broken, and with bundles that cannot follow.
+//!
+//! The versions are made by `tests/versions` (`MAXIM_TEST_VERSIONS` names a folder with others): `next`, with a real
+//! change of the schema, and `broken`, which starts and is ready and delivers nothing.
+
+use crate::cluster::{ALL, Cluster, endpoint, is_well};
+use crate::delivery::Load;
+use crate::embedded::Deployment;
+use crate::product::{Outcome, Person, bundle, checkout, key_of};
+use maxim_tests::hosts::{HostSpec, cache, wait_for};
+use serde_json::Value;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// One of the bundles of newer versions.
+fn version(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        if let Some(folder) = std::env::var_os("MAXIM_TEST_VERSIONS") {
+            return folder.into();
+        }
+        let folder = cache().join("tests/versions");
+        let made = Command::new(checkout().join("tests/versions"))
+            .arg(&folder)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        folder
+    });
+    folder.join(format!("{name}.bundle"))
+}
+
+/// What `bundle inspect` says a bundle's version is.
+fn number(person: &Person, bundle: &Path) -> String {
+    let shown = person.run(&["bundle", "inspect", bundle.to_str().unwrap(), "--output", "json"]).ok();
+    shown.result()["version"].as_str().unwrap_or_else(|| panic!("{}", shown.stdout)).to_owned()
+}
+
+impl Cluster {
+    /// The arguments of an upgrade to one of the versions.
+    fn to(&self, name: &str) -> Vec<String> {
+        let bundle = version(name).display().to_string();
+        ["upgrade", "--bundle", &bundle, "--no-snapshot", "-f", &self.file, "--yes", "--output", "json"]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    fn upgrade(&self, name: &str) -> Outcome {
+        let arguments = self.to(name);
+        self.person.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Versions of the IM cores that run, as `status` measures them.
+    fn im_versions(&self) -> Vec<String> {
+        im_versions(&self.run(&["status"]).result())
+    }
+
+    /// What the database says, as its administrator.
+    fn sql(&self, host: &str, statement: &str) -> String {
+        let host = self.testbed.host(host);
+        let image = host.sh("ls -d /opt/maxim/images/mariadb-* | tail -n 1").unwrap();
+        host.sh(&format!(
+            "main=$(systemctl show -p MainPID --value maxim-mariadb); \
+             chroot /proc/$main/root /usr/bin/mariadb -N -S /run/maxim/mariadb/mariadb.sock maxim -e '{statement}' \
+             || echo failed in {}",
+            image.trim()
+        ))
+        .unwrap()
+    }
+}
+
+fn im_versions(result: &Value) -> Vec<String> {
+    let all = result["components"].as_array().unwrap();
+    all.iter()
+        .filter(|one| one["component"] == "im")
+        .map(|one| one["running"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// A copy of the next version with another manifest, signed by the key that the cluster trusts.
+fn signed_anew(cluster: &Cluster, name: &str, change: impl Fn(String) -> String) -> String {
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap());
+    let secret = home.join(".local/share/maxim/keys/developer.key");
+    let path = cluster.person.home().join(format!("{name}.bundle"));
+    std::fs::copy(version("next"), &path).unwrap();
+    crate::bundles::sign_anew(&cluster.person, &path, secret.to_str().unwrap(), "x86_64", change);
+    path.display().to_string()
+}
+
+/// What a run said about how long nodes were away, and about messages through each host.
+fn print_gaps(outcome: &Outcome) {
+    for event in outcome.events() {
+        if event["event"] == "note" && (event["step"] == "switch" || event["step"] == "drain") {
+            println!("  {}: {}", event["host"], event["message"]);
+        }
+    }
+}
+
+#[test]
+fn one_node_is_upgraded_under_traffic_taken_back_and_finalized() {
+    let cluster = Cluster::of_one();
+    let result = cluster.install().ok().result();
+    let at = endpoint(&result, "xmpp", 0);
+    let (old, new) = (number(&cluster.person, bundle()), number(&cluster.person, &version("next")));
+    assert_ne!(old, new);
+
+    // What cannot follow is refused, and nothing is touched.
+    let before = cluster.testbed.host("solo").sh("find /opt/maxim /etc/maxim | sort | sha256sum").unwrap();
+    let skips = signed_anew(&cluster, "later", |text| text.replace(r#""0.1""#, r#""0.0""#));
+    let skipping = ["upgrade", "--bundle", &skips, "--no-snapshot", "-f", &cluster.file, "--yes"];
+    cluster.person.run(&skipping).exits(5).says(&["cannot follow", &old]);
+    let plain = version("next").display().to_string();
+    let without = ["upgrade", "--bundle", &plain, "-f", &cluster.file, "--yes", "--output", "json"];
+    cluster.person.run(&without).exits(2).says(&["--no-snapshot"]);
+    cluster
+        .person
+        .run(&["install", "--bundle", &plain, "-f", &cluster.file, "--yes"])
+        .exits(5)
+        .says(&["upgrade"]);
+    let dry = cluster.to("next");
+    let dry: Vec<_> = dry.iter().map(String::as_str).chain(["--dry-run"]).collect();
+    let planned = cluster.person.run(&dry).ok();
+    assert_eq!(planned.result()["applied"], false);
+    assert_eq!(planned.result()["upgrade"]["to"], new.as_str());
+    cluster.run(&["rollback", "--yes"]).exits(5).says(&["no upgrade"]);
+    let after = cluster.testbed.host("solo").sh("find /opt/maxim /etc/maxim | sort | sha256sum").unwrap();
+    assert_eq!(before, after, "nothing was put on the host");
+
+    let load = Load::start(&cluster, "one", true, &[&at], &[&at]);
+    let upgraded = cluster.upgrade("next").ok();
+    print_gaps(&upgraded);
+    assert_eq!(im_versions(&upgraded.result()), [new.clone()]);
+    assert!(is_well(&upgraded.result()), "{:#}", upgraded.result());
+    load.goes_on(50);
+    let books = load.end_with_nothing_lost(&at);
+    println!("one node: {books:?}");
+    assert_eq!(books.doubled, 0);
+    let tables = || cluster.sql("solo", "show tables");
+    assert!(tables().contains("account_presence") && tables().contains("last_activity"), "{}", tables());
+    let status = cluster.run(&["status"]).ok().result();
+    assert_eq!(status["upgrade"]["phase"], "switched", "{status:#}");
+    assert_eq!(status["upgrade"]["from"], old.as_str());
+    assert_eq!(cluster.upgrade("next").ok().changes(), 0, "a second run changes nothing");
+
+    // The older bundle is no upgrade; the way back is the rollback.
+    let first = bundle().display().to_string();
+    let older =
+        ["upgrade", "--bundle", &first, "--no-snapshot", "-f", &cluster.file, "--yes", "--output", "json"];
+    cluster.person.run(&older).exits(5).says(&["older", "rollback"]);
+    let load = Load::start(&cluster, "back", true, &[&at], &[&at]);
+    let back = cluster.run(&["rollback", "--yes"]).ok();
+    print_gaps(&back);
+    assert_eq!(im_versions(&back.result()), [old.clone()]);
+    load.goes_on(50);
+    let books = load.end_with_nothing_lost(&at);
+    println!("back again: {books:?}");
+    assert_eq!(books.doubled, 0);
+    assert_eq!(cluster.install().ok().changes(), 0, "it is to the byte what it was");
+    cluster.run(&["rollback", "--yes"]).exits(5);
+
+    // Forwards once more, past the point of no return.
+    cluster.upgrade("next").ok();
+    cluster.run(&["upgrade", "--finalize", "--yes"]).ok();
+    assert!(tables().contains("account_presence") && !tables().contains("last_activity"), "{}", tables());
+    cluster.run(&["rollback", "--yes"]).exits(5).says(&["finalized"]);
+    let programs = cluster.testbed.host("solo").sh("ls /opt/maxim/bin").unwrap();
+    assert!(
+        !programs.contains(&format!("maxim-im-{old}-")),
+        "nothing is left of the version before: {programs}"
+    );
+    cluster.wait_well();
+    cluster.chat(&result, "finalized");
+}
+
+/// Kills an upgrade after so many events. None: it was refused, because the lock of the one before was still held.
+fn killed_after(cluster: &Cluster, moment: usize) -> Option<bool> {
+    let arguments = cluster.to("next");
+    let mut child = cluster.person.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let hit = (0..moment).all(|_| lines.next().is_some_and(|line| line.is_ok()));
+    if hit {
+        child.kill().unwrap();
+    }
+    let ended = child.wait().unwrap();
+    (hit || ended.code() != Some(5)).then_some(hit)
+}
+
+#[test]
+fn two_nodes_are_upgraded_one_after_the_other_and_nothing_is_lost() {
+    let cluster = Cluster::bare(
+        &[
+            (HostSpec::new("app1"), "im+console"),
+            (HostSpec::new("app2"), "im"),
+            (HostSpec::new("db1"), "postgresql+redis"),
+        ],
+        "",
+    );
+    let result = cluster.install().ok().result();
+    let (one, two) = (endpoint(&result, "xmpp", 0), endpoint(&result, "xmpp", 1));
+    let new = number(&cluster.person, &version("next"));
+    let loads = [("here", &one, &two), ("there", &two, &one)]
+        .map(|(name, from, to)| Load::start(&cluster, name, true, &[from, to], &[to, from]));
+
+    // Killed twice on the way; what is done stays done.
+    let seed = std::process::id() as usize;
+    for share in [3, 6] {
+        let moment = 20 * share + seed % 23;
+        let hit = wait_for("the lock to be free", Duration::from_mins(2), || killed_after(&cluster, moment));
+        println!("seed {seed}: killed after event {moment}: {}", hit.unwrap());
+        let state = cluster.run(&["status"]).result();
+        println!("  it stood at {}, running {:?}", state["upgrade"], im_versions(&state));
+    }
+    let upgraded = wait_for("the lock to be free", Duration::from_mins(2), || {
+        let outcome = cluster.upgrade("next");
+        (outcome.code != 5).then_some(outcome)
+    })
+    .unwrap()
+    .ok();
+    print_gaps(&upgraded);
+    assert_eq!(im_versions(&cluster.run(&["status"]).result()), [new.clone(), new.clone()]);
+    for load in loads {
+        load.goes_on(50);
+        let books = load.end_with_nothing_lost(&one);
+        println!("two nodes: {books:?}");
+        assert_eq!(books.doubled, 0);
+    }
+    cluster.wait_well();
+    cluster.chat(&result, "upgraded");
+    cluster.run(&["upgrade", "--finalize", "--yes"]).ok();
+    cluster.chat(&result, "finalized");
+}
+
+#[test]
+fn a_broken_version_is_taken_back_by_itself() {
+    let cluster = Cluster::bare(
+        &[(HostSpec::new("app1"), "im+console+mariadb+redis"), (HostSpec::new("app2"), "im")],
+        "",
+    );
+    let result = cluster.install().ok().result();
+    let old = number(&cluster.person, bundle());
+    let failed = cluster.upgrade("broken").exits(1).says(&["taken back", &old]);
+    print_gaps(&failed);
+    assert_eq!(cluster.im_versions(), [old.clone(), old.clone()]);
+    let status = cluster.run(&["status"]).ok().result();
+    assert_eq!(status["upgrade"]["phase"], "rolled_back", "{status:#}");
+    assert!(status["upgrade"]["failure"].as_str().unwrap().contains("message"), "{status:#}");
+    cluster.chat(&result, "flows");
+    assert_eq!(cluster.install().ok().changes(), 0, "it is to the byte what it was");
+    // A whole bundle of the same version then goes through.
+    cluster.upgrade("next").ok();
+    cluster.wait_well();
+    cluster.chat(&result, "whole");
+}
+
+#[test]
+fn a_bundle_of_another_key_is_refused() {
+    let cluster = Cluster::bare(&[(HostSpec::new("solo"), ALL)], "");
+    cluster.install().ok();
+    let person = &cluster.person;
+    // The same bytes, signed by somebody else.
+    let (secret, public) = (person.home().join("other.key"), person.home().join("other.pub"));
+    let made = Command::new("minisign")
+        .args(["-G", "-W", "-f", "-s"])
+        .arg(&secret)
+        .arg("-p")
+        .arg(&public)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let other = person.home().join("other.bundle");
+    std::fs::copy(version("next"), &other).unwrap();
+    crate::bundles::sign_anew(person, &other, secret.to_str().unwrap(), "x86_64", |text| text);
+    let upgrade =
+        ["upgrade", "--bundle", other.to_str().unwrap(), "--no-snapshot", "-f", &cluster.file, "--yes"];
+    person.run(&upgrade).exits(5).says(&["key"]);
+    // Even when it is named: the pinned one counts.
+    let named = [&upgrade[..], &["--trust-key", public.to_str().unwrap()]].concat();
+    person.run(&named).exits(5).says(&["key"]);
+    assert_eq!(cluster.im_versions(), [number(person, bundle())]);
+}
+
+#[test]
+fn an_embedded_deployment_goes_forwards_and_back() {
+    let person = Person::new();
+    let (first, key) = (bundle().display().to_string(), key_of(bundle()).display().to_string());
+    let deployment = Deployment::install_with(person, &["--bundle", &first, "--trust-key", &key]);
+    let person = &deployment.person;
+    let run = |arguments: &[&str]| {
+        person.run(&deployment.with_root(&[arguments, &["--yes", "--output", "json"]].concat()))
+    };
+    let (old, new) = (number(person, bundle()), number(person, &version("next")));
+    let [next, broken] = ["next", "broken"].map(|name| version(name).display().to_string());
+    run(&["upgrade", "--bundle", &broken, "--no-snapshot"]).exits(1).says(&["taken back"]);
+    let status = || run(&["status"]).ok().result();
+    assert_eq!(im_versions(&status()), [old.clone()]);
+    let upgraded = run(&["upgrade", "--bundle", &next, "--no-snapshot"]).ok();
+    print_gaps(&upgraded);
+    assert_eq!(im_versions(&status()), [new.clone()]);
+    run(&["rollback"]).ok();
+    assert_eq!(im_versions(&status()), [old]);
+    run(&["upgrade", "--bundle", &next, "--no-snapshot", "--finalize"]).ok();
+    assert_eq!(im_versions(&status()), [new]);
+    run(&["rollback"]).exits(5).says(&["finalized"]);
+    run(&["uninstall", "--purge"]).ok();
+}
