@@ -52,6 +52,13 @@ pub(super) fn run(call: &Call<'_>, arguments: &UpgradeArguments) -> Outcome {
 /// Becomes the bundle's program; returns only when that cannot be.
 fn hand_over(session: &Session) -> Result<Failure, Failure> {
     let program = upgrade::program_of_bundle(&session.context)?;
+    if std::env::current_exe().is_ok_and(|own| own == program) {
+        return Err(Failure::new(
+            5,
+            format!("the bundle's maxim.ctl is of version {}, not of the bundle's", env!("CARGO_PKG_VERSION")),
+            "take a bundle that was built whole, by `bundle build`",
+        ));
+    }
     let error = Command::new(&program).args(std::env::args_os().skip(1)).exec();
     Ok(Failure::failed(
         format!("{} cannot be started: {error}", program.display()),

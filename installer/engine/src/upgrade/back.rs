@@ -11,7 +11,7 @@ use crate::error::{Class, EngineError};
 use crate::events::Timing;
 use crate::phases::plan::{self, Material};
 use crate::phases::probe::{self, DiskProbe};
-use crate::phases::{connect, measure};
+use crate::phases::{connect, measure, verify};
 use crate::run::{Run, Session};
 use crate::state;
 use maxim_model::names::Stage;
@@ -202,7 +202,16 @@ pub(super) fn take_back(
             if record.turn(&host) == Turn::TakenBack && turn::is_nothing(&changes) {
                 return Ok(());
             }
-            done += turn::turn(run, sessions, place, &tasks, &changes, material, &previous.installed)?;
+            done += turn::turn(
+                run,
+                sessions,
+                place,
+                &tasks,
+                &changes,
+                material,
+                &previous.installed,
+                turn::Proof::Itself,
+            )?;
             record.set_turn(&host, Turn::TakenBack);
             record::save(&context.state, record)
         })();
@@ -216,6 +225,8 @@ pub(super) fn take_back(
     if let Some(error) = EngineError::join(errors) {
         return Err(error);
     }
+    // Now that all of them run the same again.
+    verify::canary(run, sessions, material.authority.certificate())?;
     previous.save(&context.state, kept::APPLIED)?;
     record.phase = Phase::RolledBack;
     record::save(&context.state, record)?;

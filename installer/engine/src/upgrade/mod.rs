@@ -85,19 +85,18 @@ pub struct UpgradeOutcome {
 pub fn admit(context: &Context, manifest: &Manifest) -> Result<(), EngineError> {
     let installed = require_installed(context, "upgrade")?;
     let record = record::load(&context.state)?;
-    admitted(manifest, &installed, record.as_ref()).map(|_| ())
+    admitted(manifest, context.delivery.manifest_sha256(), &installed, record.as_ref()).map(|_| ())
 }
 
 /// What is upgraded from: what is installed, or what the upgrade that is under way began with.
 fn admitted(
     manifest: &Manifest,
+    manifest_sha256: &str,
     installed: &Installed,
     record: Option<&Record>,
 ) -> Result<Release, EngineError> {
     let from = match record {
-        Some(record) if record.phase.is_under_way() && record.to.version == manifest.version => {
-            record.from.clone()
-        }
+        Some(record) if is_of(record, manifest_sha256) => record.from.clone(),
         Some(record) if matches!(record.phase, Phase::Switching | Phase::RollingBack | Phase::Finalizing) => {
             return Err(EngineError::refused(
                 "upgrade",
@@ -117,6 +116,12 @@ fn admitted(
     judge(manifest, &from.version, &from.versions)
         .map_err(|refusal| EngineError::refused("upgrade", refusal.to_string()).hint(refusal.hint()))?;
     Ok(from)
+}
+
+/// Whether a record is of the upgrade to this very bundle, under way or complete and not finalized.
+fn is_of(record: &Record, manifest_sha256: &str) -> bool {
+    (record.phase.is_under_way() || record.phase == Phase::Switched)
+        && record.to.manifest_sha256 == manifest_sha256
 }
 
 /// Upgrades to the bundle of the context's delivery.
@@ -139,7 +144,9 @@ pub(crate) fn upgrade_with(run: &Run<'_>, options: UpgradeOptions) -> Result<Upg
     }
     let manifest = bundle.manifest().clone();
     let record = record::load(&context.state)?;
-    admitted(&manifest, &installed, record.as_ref())?;
+    admitted(&manifest, context.delivery.manifest_sha256(), &installed, record.as_ref())?;
+    let begun = record.as_ref().is_some_and(|record| is_of(record, context.delivery.manifest_sha256()));
+    let snapshot = if options.dry_run || begun { String::new() } else { snapshot::take(context, options)? };
     let to = Release {
         version: manifest.version.clone(),
         manifest_sha256: context.delivery.manifest_sha256().to_owned(),
@@ -148,10 +155,10 @@ pub(crate) fn upgrade_with(run: &Run<'_>, options: UpgradeOptions) -> Result<Upg
     let _control = if options.dry_run { None } else { Some(context.state.lock(&state::owner("upgrade"))?) };
     // Anew, now that nobody else works on it.
     let record = record::load(&context.state)?;
-    let from = admitted(&manifest, &installed, record.as_ref())?;
+    let from = admitted(&manifest, context.delivery.manifest_sha256(), &installed, record.as_ref())?;
     let mut material = Material::load(run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
-    let mut upgrade = Upgrade { run, options, installed, record, from, to, manifest };
+    let mut upgrade = Upgrade { run, options, installed, record, from, to, manifest, snapshot };
     let mut sessions = connect::connect(run);
     let outcome = upgrade.on(&mut sessions, &mut material);
     connect::release(&mut sessions);
@@ -168,14 +175,14 @@ struct Upgrade<'a> {
     from: Release,
     to: Release,
     manifest: Manifest,
+    /// The snapshot that was taken; empty: none.
+    snapshot: String,
 }
 
 impl Upgrade<'_> {
-    /// The record of this very upgrade, when a run before was killed.
+    /// The record of this very upgrade, when a run before was killed or has completed it.
     fn resumed(&self) -> Option<&Record> {
-        self.record.as_ref().filter(|record| {
-            record.phase.is_under_way() && record.to.manifest_sha256 == self.to.manifest_sha256
-        })
+        self.record.as_ref().filter(|record| is_of(record, &self.to.manifest_sha256))
     }
 
     fn on(
@@ -212,11 +219,15 @@ impl Upgrade<'_> {
             outcome.timings = self.run.emitter.timings();
             return Ok(outcome);
         }
-        let nothing = outcome.changes == 0 && self.resumed().is_none();
+        let complete =
+            self.resumed().is_none_or(|record| matches!(record.phase, Phase::Switched | Phase::Finalizing));
+        let finalizing = self.resumed().is_some_and(|record| record.phase == Phase::Finalizing);
+        if finalizing && outcome.changes > 0 {
+            return Err(EngineError::refused("upgrade", "it is being finalized, and hosts have changed since")
+                .hint("complete that with `maxim.ctl upgrade --finalize`, then put the hosts right with `maxim.ctl install`"));
+        }
+        let nothing = outcome.changes == 0 && complete;
         if !nothing {
-            if self.resumed().is_none_or(|record| record.snapshot.is_empty()) {
-                snapshot::allowed(self.options)?;
-            }
             if !context.ask.approve_upgrade(&outcome.plan) {
                 outcome.timings = self.run.emitter.timings();
                 return Ok(outcome);
@@ -267,9 +278,8 @@ impl Upgrade<'_> {
         before.save(&context.state, kept::PREVIOUS)?;
         next.save(&context.state, kept::NEXT)?;
         record::save(&context.state, &mut record)?;
-        if record.snapshot.is_empty() && record.phase == Phase::Staging {
-            record.snapshot = snapshot::take(run, sessions, self.options)?;
-            record::save(&context.state, &mut record)?;
+        if record.snapshot.is_empty() {
+            run.emitter.warn("", "snapshot", "no snapshot was taken before this upgrade", "");
         }
         let mut done = stage::stage(run, sessions, tasks, changes, material)?;
         context.cancel.check("upgrade")?;
@@ -318,7 +328,16 @@ impl Upgrade<'_> {
             }
             record.set_turn(&host, Turn::Begun);
             record::save(&context.state, record)?;
-            done += turn::turn(run, sessions, place, &tasks, &changes, material, &next.installed)?;
+            done += turn::turn(
+                run,
+                sessions,
+                place,
+                &tasks,
+                &changes,
+                material,
+                &next.installed,
+                turn::Proof::Neighbours,
+            )?;
             record.set_turn(&host, Turn::Done);
             record::save(&context.state, record)?;
         }
@@ -339,7 +358,7 @@ impl Upgrade<'_> {
                 .into_iter()
                 .map(|place| (topology.hosts[place].name.clone(), Turn::Waiting))
                 .collect(),
-            snapshot: String::new(),
+            snapshot: self.snapshot.clone(),
             started_at: now.clone(),
             changed_at: now,
             failure: String::new(),

@@ -46,7 +46,7 @@ impl UpgradePlan {
         Self {
             from: upgrade.from.version.clone(),
             to: upgrade.to.version.clone(),
-            resumes: upgrade.resumed().is_some(),
+            resumes: upgrade.resumed().is_some_and(|record| record.phase.is_under_way()),
             hosts: order(topology).into_iter().map(|place| topology.hosts[place].name.clone()).collect(),
             staged_bytes: stage::bytes(tasks, changes),
             snapshot: !upgrade.options.no_snapshot,

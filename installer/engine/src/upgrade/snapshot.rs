@@ -1,25 +1,17 @@
 //! The snapshot before an upgrade: the one place where the backup of the cluster is called.
+//!
+//! It is taken before this run holds any lock, because making a backup takes the same ones, and not again when a run
+//! completes what another began.
 
 use super::UpgradeOptions;
+use crate::context::Context;
 use crate::error::EngineError;
-use crate::run::{Run, Session};
 
-/// Whether the upgrade may go on as it was asked for.
-pub(super) fn allowed(options: UpgradeOptions) -> Result<(), EngineError> {
+/// Takes it; its name, empty when it was asked to go on without one.
+pub(super) fn take(_context: &Context, options: UpgradeOptions) -> Result<String, EngineError> {
     if options.no_snapshot {
-        return Ok(());
+        return Ok(String::new());
     }
     Err(EngineError::usage("snapshot", "this version takes no snapshot before an upgrade by itself")
         .hint("take a backup of the database first, then say `--no-snapshot`"))
-}
-
-/// Takes it; its name, empty when none was taken.
-pub(super) fn take(
-    run: &Run<'_>,
-    _sessions: &mut [Session<'_>],
-    options: UpgradeOptions,
-) -> Result<String, EngineError> {
-    allowed(options)?;
-    run.emitter.warn("", "snapshot", "no snapshot was taken before this upgrade", "");
-    Ok(String::new())
 }

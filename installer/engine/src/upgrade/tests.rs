@@ -104,6 +104,7 @@ impl Scene {
                 }),
                 members: Vec::new(),
             },
+            snapshot: String::new(),
         };
         let mut material = Material::load(&run).unwrap();
         let mut sessions = connect::connect(&run);

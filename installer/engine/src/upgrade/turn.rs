@@ -26,6 +26,15 @@ const WELL: Duration = Duration::from_mins(1);
 const CANARY_SECONDS: u64 = 8;
 const CANARY_TRIES: usize = 2;
 
+/// How a host is proven after its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// By messages through itself, to the next IM host and back.
+    Neighbours,
+    /// By messages through itself alone: on the way back the others may still run what failed.
+    Itself,
+}
+
 /// What the tasks of a host would change now.
 pub(super) fn look(
     run: &Run<'_>,
@@ -42,6 +51,7 @@ pub(super) fn is_nothing(changes: &[Change]) -> bool {
 }
 
 /// The turn of the host at `place`; how many things were changed.
+#[expect(clippy::too_many_arguments, reason = "one host's part of everything that an upgrade knows")]
 pub(super) fn turn(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
@@ -50,6 +60,7 @@ pub(super) fn turn(
     changes: &[Change],
     material: &Material,
     installed: &Installed,
+    proof: Proof,
 ) -> Result<usize, EngineError> {
     let begun = Instant::now();
     let host = sessions[place].host.name.clone();
@@ -72,7 +83,7 @@ pub(super) fn turn(
     } else {
         well(run, &mut sessions[place], installed)?;
     }
-    prove(run, sessions, place, material)?;
+    prove(run, sessions, place, material, proof)?;
     run.emitter.note(&host, "switch", format!("runs {}, proven by messages", installed.version));
     run.emitter.record("switch", &host, millis(begun));
     Ok(done)
@@ -157,6 +168,7 @@ fn prove(
     sessions: &mut [Session<'_>],
     place: usize,
     material: &Material,
+    proof: Proof,
 ) -> Result<(), EngineError> {
     let im: Vec<usize> =
         (0..sessions.len()).filter(|place| sessions[*place].host.roles.contains(&Role::Im)).collect();
@@ -165,6 +177,8 @@ fn prove(
     let own = im.iter().position(|other| *other == place);
     let count = im.len();
     let ways: Vec<(usize, usize)> = match own {
+        Some(own) if proof == Proof::Itself => vec![(own, own)],
+        None if proof == Proof::Itself => return Ok(()),
         _ if stores => (0..count).map(|from| (from, (from + 1) % count)).collect(),
         Some(own) if count > 1 => vec![(own, own), (own, (own + 1) % count), ((own + 1) % count, own)],
         Some(own) => vec![(own, own)],
