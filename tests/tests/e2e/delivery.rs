@@ -139,7 +139,7 @@ pub fn restarts_gracefully(cluster: &Cluster, at: &str) {
         cluster.run(&["restart", "im"]).ok();
     }
     load.goes_on(100);
-    assert_eq!(load.end_with_nothing_lost(at), 0, "a restart in good order doubles nothing");
+    assert_eq!(load.end_with_nothing_lost(at).doubled, 0, "a restart in good order doubles nothing");
 }
 
 /// Kills each of these services some times under traffic to one receiver that acknowledges and one that does not.
