@@ -5,7 +5,7 @@
 //! change of the schema, and `broken`, which starts and is ready and delivers nothing.
 
 use crate::cluster::{ALL, Cluster, endpoint, is_well};
-use crate::delivery::Load;
+use crate::delivery::{Books, Load};
 use crate::embedded::Deployment;
 use crate::product::{Outcome, Person, bundle, checkout, key_of};
 use maxim_tests::hosts::{HostSpec, cache, wait_for};
@@ -104,6 +104,15 @@ fn print_gaps(outcome: &Outcome) {
     }
 }
 
+fn nothing_doubled(what: &str, books: &Books) {
+    println!(
+        "{what}: {} acknowledged, longest time without an acknowledgement {} ms",
+        books.acknowledged,
+        books.longest_pause.as_millis()
+    );
+    assert_eq!(books.doubled, 0, "{what}: messages came twice");
+}
+
 #[test]
 fn one_node_is_upgraded_under_traffic_taken_back_and_finalized() {
     let cluster = Cluster::of_one();
@@ -137,12 +146,11 @@ fn one_node_is_upgraded_under_traffic_taken_back_and_finalized() {
     let load = Load::start(&cluster, "one", true, &[&at], &[&at]);
     let upgraded = cluster.upgrade("next").ok();
     print_gaps(&upgraded);
-    assert_eq!(im_versions(&upgraded.result()), [new.clone()]);
+    assert_eq!(im_versions(&upgraded.result()), [new.as_str()]);
     assert!(is_well(&upgraded.result()), "{:#}", upgraded.result());
     load.goes_on(50);
     let books = load.end_with_nothing_lost(&at);
-    println!("one node: {books:?}");
-    assert_eq!(books.doubled, 0);
+    nothing_doubled("one node", &books);
     let tables = || cluster.sql("solo", "show tables");
     assert!(tables().contains("account_presence") && tables().contains("last_activity"), "{}", tables());
     let status = cluster.run(&["status"]).ok().result();
@@ -158,11 +166,10 @@ fn one_node_is_upgraded_under_traffic_taken_back_and_finalized() {
     let load = Load::start(&cluster, "back", true, &[&at], &[&at]);
     let back = cluster.run(&["rollback", "--yes"]).ok();
     print_gaps(&back);
-    assert_eq!(im_versions(&back.result()), [old.clone()]);
+    assert_eq!(im_versions(&back.result()), [old.as_str()]);
     load.goes_on(50);
     let books = load.end_with_nothing_lost(&at);
-    println!("back again: {books:?}");
-    assert_eq!(books.doubled, 0);
+    nothing_doubled("back again", &books);
     assert_eq!(cluster.install().ok().changes(), 0, "it is to the byte what it was");
     cluster.run(&["rollback", "--yes"]).exits(5);
 
@@ -179,6 +186,9 @@ fn one_node_is_upgraded_under_traffic_taken_back_and_finalized() {
     cluster.wait_well();
     cluster.chat(&result, "finalized");
 }
+
+/// Whether the event with this number is the one to kill at.
+type Moment<'a> = &'a dyn Fn(usize, &Value) -> bool;
 
 /// Kills an upgrade at the event that is `wanted`. None: it was refused, because the lock of the one before was still
 /// held. False: it ended before.
@@ -221,7 +231,7 @@ fn two_nodes_are_upgraded_one_after_the_other_and_nothing_is_lost() {
     let moment = 40 + seed % 120;
     let (node, event) = (["app1", "app2"][seed % 2], ["task_started", "task_finished"][seed / 2 % 2]);
     println!("seed {seed}: killed after event {moment}, and at {event} of im/service on {node}");
-    let kills: [&dyn Fn(usize, &Value) -> bool; 2] = [&|number, _| number == moment, &|_, now| {
+    let kills: [Moment<'_>; 2] = [&|number, _| number == moment, &|_, now| {
         now["event"] == event && now["step"] == "im/service" && now["host"] == node
     }];
     for wanted in kills {
@@ -237,12 +247,11 @@ fn two_nodes_are_upgraded_one_after_the_other_and_nothing_is_lost() {
     .unwrap()
     .ok();
     print_gaps(&upgraded);
-    assert_eq!(im_versions(&cluster.run(&["status"]).result()), [new.clone(), new.clone()]);
+    assert_eq!(im_versions(&cluster.run(&["status"]).result()), [new.as_str(), new.as_str()]);
     for load in loads {
         load.goes_on(50);
         let books = load.end_with_nothing_lost(&one);
-        println!("two nodes: {books:?}");
-        assert_eq!(books.doubled, 0);
+        nothing_doubled("two nodes", &books);
     }
     cluster.wait_well();
     cluster.chat(&result, "upgraded");
@@ -260,7 +269,7 @@ fn a_broken_version_is_taken_back_by_itself() {
     let old = number(&cluster.person, bundle());
     let failed = cluster.upgrade("broken").exits(1).says(&["taken back", &old]);
     print_gaps(&failed);
-    assert_eq!(cluster.im_versions(), [old.clone(), old.clone()]);
+    assert_eq!(cluster.im_versions(), [old.as_str(), old.as_str()]);
     let status = cluster.run(&["status"]).ok().result();
     assert_eq!(status["upgrade"]["phase"], "rolled_back", "{status:#}");
     assert!(status["upgrade"]["failure"].as_str().unwrap().contains("message"), "{status:#}");
@@ -312,14 +321,14 @@ fn an_embedded_deployment_goes_forwards_and_back() {
     let [next, broken] = ["next", "broken"].map(|name| version(name).display().to_string());
     run(&["upgrade", "--bundle", &broken, "--no-snapshot"]).exits(1).says(&["taken back"]);
     let status = || run(&["status"]).ok().result();
-    assert_eq!(im_versions(&status()), [old.clone()]);
+    assert_eq!(im_versions(&status()), [old.as_str()]);
     let upgraded = run(&["upgrade", "--bundle", &next, "--no-snapshot"]).ok();
     print_gaps(&upgraded);
-    assert_eq!(im_versions(&status()), [new.clone()]);
+    assert_eq!(im_versions(&status()), [new.as_str()]);
     run(&["rollback"]).ok();
-    assert_eq!(im_versions(&status()), [old]);
+    assert_eq!(im_versions(&status()), [old.as_str()]);
     run(&["upgrade", "--bundle", &next, "--no-snapshot", "--finalize"]).ok();
-    assert_eq!(im_versions(&status()), [new]);
+    assert_eq!(im_versions(&status()), [new.as_str()]);
     run(&["rollback"]).exits(5).says(&["finalized"]);
     run(&["uninstall", "--purge"]).ok();
 }

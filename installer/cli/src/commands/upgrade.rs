@@ -55,7 +55,10 @@ fn hand_over(session: &Session) -> Result<Failure, Failure> {
     if std::env::current_exe().is_ok_and(|own| own == program) {
         return Err(Failure::new(
             5,
-            format!("the bundle's maxim.ctl is of version {}, not of the bundle's", env!("CARGO_PKG_VERSION")),
+            format!(
+                "the bundle's maxim.ctl is of version {}, not of the bundle's",
+                env!("CARGO_PKG_VERSION")
+            ),
             "take a bundle that was built whole, by `bundle build`",
         ));
     }
