@@ -10,7 +10,7 @@ use maxim_tests::hosts::wait_for;
 use maxim_tests::traffic::{Open, Receiver, Sender, archived};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PASSWORD: &str = "carries messages";
 
@@ -21,6 +21,7 @@ pub struct Load {
     authority: PathBuf,
     sender: Sender,
     receiver: Receiver,
+    since: Instant,
 }
 
 /// What came of it, beside that nothing was lost.
@@ -28,6 +29,8 @@ pub struct Load {
 pub struct Books {
     /// Messages that were acknowledged.
     pub acknowledged: usize,
+    /// Of these in a second, over the whole time.
+    pub per_second: f64,
     /// Messages that came more than once.
     pub doubled: usize,
     /// The sender's longest time without an acknowledgement.
@@ -61,7 +64,8 @@ impl Load {
         let address = cluster.add_user(&reader, PASSWORD);
         let receiver = Receiver::start(managed, opener(to, &reader, authority.clone()));
         let sender = Sender::start(&address, name, opener(from, &writer, authority.clone()));
-        let load = Self { name: name.to_owned(), managed, authority, sender, receiver };
+        let since = Instant::now();
+        let load = Self { name: name.to_owned(), managed, authority, sender, receiver, since };
         load.goes_on(50);
         load
     }
@@ -83,6 +87,7 @@ impl Load {
     #[track_caller]
     pub fn end_with_nothing_lost(self, at: &str) -> Books {
         let sent = self.sender.end().unwrap();
+        let per_second = sent.acknowledged.len() as f64 / self.since.elapsed().as_secs_f64();
         assert!(!sent.acknowledged.is_empty());
         // What is still on its way, or waits for another session, comes.
         let goal = sent.acknowledged.len();
@@ -127,7 +132,12 @@ impl Load {
         if self.managed {
             assert!(lost.is_empty(), "{}: acknowledged and never delivered: {lost:?}", self.name);
         }
-        Books { acknowledged: sent.acknowledged.len(), doubled, longest_pause: sent.longest_pause }
+        Books {
+            acknowledged: sent.acknowledged.len(),
+            per_second,
+            doubled,
+            longest_pause: sent.longest_pause,
+        }
     }
 }
 

@@ -106,8 +106,9 @@ fn print_gaps(outcome: &Outcome) {
 
 fn nothing_doubled(what: &str, books: &Books) {
     println!(
-        "{what}: {} acknowledged, longest time without an acknowledgement {} ms",
+        "{what}: {} acknowledged ({:.0} in a second), longest time without an acknowledgement {} ms",
         books.acknowledged,
+        books.per_second,
         books.longest_pause.as_millis()
     );
     assert_eq!(books.doubled, 0, "{what}: messages came twice");
