@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::sign::SigningKey;
 use crate::tree::Node;
 use crate::tree::Tree;
-use crate::{ARCHITECTURE, sbom, web};
+use crate::{ARCHITECTURE, compatibility, sbom, web};
 use maxim_model::manifest::{MEMBER_CTL, Manifest, MemberKind};
 use maxim_model::names::Role;
 use std::collections::BTreeMap;
@@ -86,6 +86,7 @@ pub fn build(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildRep
     tools(&options.checkout)?;
     lap("tools", &mut clock);
 
+    let matrix = compatibility::read(&options.checkout)?;
     let definitions = image::definitions()?;
     progress.step("lock");
     let (lock, relocked) = lock(options, &definitions, progress)?;
@@ -140,7 +141,7 @@ pub fn build(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildRep
         part.member.unpacked_size = image.packed.unpacked_size;
         parts.push(part);
     }
-    let written = write(&options.output, version, &lock.digest(), &key, &parts)?;
+    let written = write(&options.output, version, &lock.digest(), Some(matrix), &key, &parts)?;
     lap("bundle", &mut clock);
     Ok(BuildReport {
         path: options.output.clone(),

@@ -9,6 +9,7 @@ use maxim_model::manifest::{
     MANIFEST_FORMAT, MEMBER_CTL, MEMBER_MANIFEST, MEMBER_SIGNATURE, Manifest, Member, MemberKind,
 };
 use maxim_model::names::Role;
+use maxim_model::upgrade::Compatibility;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -113,6 +114,7 @@ pub fn write(
     target: &Path,
     version: &str,
     lock_sha256: &str,
+    compatibility: Option<Compatibility>,
     key: &SigningKey,
     parts: &[Part],
 ) -> Result<Written, BuildError> {
@@ -134,6 +136,7 @@ pub fn write(
         architecture: ARCHITECTURE.to_owned(),
         lock_sha256: lock_sha256.to_owned(),
         public_key: key.public().to_base64(),
+        compatibility,
         members: parts.iter().map(|part| part.member.clone()).collect(),
     };
     let mut text = serde_json::to_vec_pretty(&manifest).map_err(|error| wrong(error.to_string()))?;
@@ -245,8 +248,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let key = SigningKey::developer(folder.path()).unwrap();
         let (one, two) = (folder.path().join("one"), folder.path().join("two"));
-        let written = write(&one, "0.1.0", "", &key, &parts(folder.path())).unwrap();
-        write(&two, "0.1.0", "", &key, &parts(folder.path())).unwrap();
+        let written = write(&one, "0.1.0", "", None, &key, &parts(folder.path())).unwrap();
+        write(&two, "0.1.0", "", None, &key, &parts(folder.path())).unwrap();
         let bytes = fs::read(&one).unwrap();
         assert_eq!(bytes, fs::read(&two).unwrap());
         assert_eq!(written.size, bytes.len() as u64);
@@ -268,14 +271,17 @@ mod tests {
         let target = folder.path().join("out/bundle");
         let mut bad = parts(folder.path());
         bad[1].member.path = "../LICENSE".into();
-        assert!(write(&target, "0.1.0", "", &key, &bad).unwrap_err().to_string().contains(".."));
+        assert!(write(&target, "0.1.0", "", None, &key, &bad).unwrap_err().to_string().contains(".."));
         let mut changed = parts(folder.path());
         fs::write(folder.path().join("program"), vec![2; 70_000]).unwrap();
-        let error = write(&target, "0.1.0", "", &key, &changed).unwrap_err().to_string();
+        let error = write(&target, "0.1.0", "", None, &key, &changed).unwrap_err().to_string();
         assert!(error.contains("changed while"), "{error}");
         changed.swap(0, 1);
         assert!(
-            write(&target, "0.1.0", "", &key, &changed).unwrap_err().to_string().contains("first member")
+            write(&target, "0.1.0", "", None, &key, &changed)
+                .unwrap_err()
+                .to_string()
+                .contains("first member")
         );
         assert_eq!(fs::read_dir(folder.path().join("out")).unwrap().count(), 0);
     }

@@ -16,6 +16,7 @@
 mod build;
 pub mod bundle;
 mod command;
+mod compatibility;
 pub mod debian;
 pub mod elf;
 mod error;

@@ -42,6 +42,8 @@ pub struct Sent {
     pub unknown: BTreeSet<String>,
     /// Times it signed in.
     pub connections: usize,
+    /// The longest time between two acknowledgements, while it had something to say.
+    pub longest_pause: Duration,
 }
 
 /// What a receiver has seen at its end: bodies with how often each came.
@@ -69,12 +71,23 @@ impl Sender {
         let thread = std::thread::spawn(move || {
             let mut books = Sent::default();
             let mut next = 0;
+            let mut last = None;
             while !told.load(Ordering::Relaxed) {
                 let Some(mut chat) = sign_in(&mut open, &told)? else { break };
                 books.connections += 1;
                 let mut pending = VecDeque::new();
                 // How the connection died is what the scenario does; what counts is what it said before.
-                send_on(&mut chat, &to, &word, &mut next, &mut pending, &mut books, (&told, &count)).ok();
+                send_on(
+                    &mut chat,
+                    &to,
+                    &word,
+                    &mut next,
+                    &mut pending,
+                    &mut books,
+                    &mut last,
+                    (&told, &count),
+                )
+                .ok();
                 books.unknown.extend(pending);
             }
             for body in &books.refused {
@@ -101,7 +114,9 @@ impl Sender {
     }
 }
 
-/// Sends on one connection until it dies or the end comes.
+/// Sends on one connection until it dies or the end comes. `heard`: when something was acknowledged last, on whichever
+/// connection.
+#[expect(clippy::too_many_arguments, reason = "what one connection hands to the next")]
 fn send_on(
     chat: &mut Chat,
     to: &str,
@@ -109,6 +124,7 @@ fn send_on(
     next: &mut usize,
     pending: &mut VecDeque<String>,
     books: &mut Sent,
+    heard: &mut Option<Instant>,
     (stop, count): (&AtomicBool, &AtomicUsize),
 ) -> Result<()> {
     manage(chat)?;
@@ -138,6 +154,9 @@ fn send_on(
                     "h went from {handled} to {told}"
                 );
                 for body in pending.drain(..told - handled) {
+                    let before = heard.replace(Instant::now());
+                    let pause = before.map_or(Duration::ZERO, |before| before.elapsed());
+                    books.longest_pause = books.longest_pause.max(pause);
                     books.acknowledged.insert(body);
                     count.fetch_add(1, Ordering::Relaxed);
                     last = Instant::now();

@@ -40,6 +40,8 @@ mod project;
 mod refusals;
 #[path = "e2e/secrets.rs"]
 mod secrets;
+#[path = "e2e/upgrade.rs"]
+mod upgrade;
 
 /// Says that a test could not run here, and why; `tests/run` counts it as skipped, never as passed.
 pub fn skip(test: &str, why: &str) {

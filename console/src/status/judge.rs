@@ -167,6 +167,7 @@ mod tests {
             hosts,
             components,
             endpoints: Endpoints::default(),
+            upgrade: None,
             measured_at: String::new(),
         }
     }

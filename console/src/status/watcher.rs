@@ -218,6 +218,7 @@ mod tests {
             hosts: Vec::new(),
             components: Vec::new(),
             endpoints: Endpoints::default(),
+            upgrade: None,
             measured_at: String::new(),
         }
     }

@@ -3,7 +3,7 @@
 use crate::http::{DecodeError, Request, decode_response, response_is_complete};
 use crate::paths;
 use crate::types::{
-    CanaryCreated, CanarySwept, CreateUser, Drain, Empty, ListUsers, Readiness, SetPassword, Stats,
+    CanaryCreated, CanarySwept, CreateUser, Drain, Empty, ListUsers, Readiness, Schema, SetPassword, Stats,
     SweepCanaries, User, UserAddress, UserList,
 };
 use serde::Serialize;
@@ -159,6 +159,16 @@ impl Client {
     /// Ends all sessions and takes no new ones.
     pub async fn drain(&self, drain: Drain) -> Result<(), ClientError> {
         self.post::<Empty>(paths::DRAIN, &drain).await.map(|_| ())
+    }
+
+    /// How far the schema is.
+    pub async fn schema(&self) -> Result<Schema, ClientError> {
+        self.get(paths::SCHEMA).await
+    }
+
+    /// Begins what waits for the end of an upgrade.
+    pub async fn finalize_schema(&self) -> Result<Schema, ClientError> {
+        self.post(paths::SCHEMA_FINALIZE, &Empty {}).await
     }
 }
 

@@ -19,6 +19,6 @@ pub use client::{Client, ClientError};
 pub use http::{DecodeError, HttpResponse, Request, decode_response, response_is_complete};
 pub use types::{
     ApiError, CanaryAccount, CanaryCreated, CanarySwept, CreateUser, Drain, Empty, ErrorCode, ListUsers,
-    NodeView, Password, Readiness, ReadinessCheck, SetPassword, Stats, SweepCanaries, User, UserAddress,
-    UserList,
+    NodeView, Password, Readiness, ReadinessCheck, Schema, SetPassword, Stats, SweepCanaries, User,
+    UserAddress, UserList,
 };

@@ -25,3 +25,8 @@ pub const CANARY_CREATE: &str = "/v1/canary/create";
 pub const CANARY_SWEEP: &str = "/v1/canary/sweep";
 /// [`Drain`](crate::Drain) ends all sessions and takes no new ones: [`Empty`](crate::Empty).
 pub const DRAIN: &str = "/v1/drain";
+/// `GET`: [`Schema`](crate::Schema), how far the database's schema is.
+pub const SCHEMA: &str = "/v1/schema";
+/// [`Empty`](crate::Empty) begins what waits for the end of an upgrade, or joins what was begun:
+/// [`Schema`](crate::Schema) at once. Ask [`SCHEMA`] until it is no longer `finalizing`.
+pub const SCHEMA_FINALIZE: &str = "/v1/schema/finalize";

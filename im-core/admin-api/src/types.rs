@@ -206,6 +206,24 @@ pub struct Drain {
     pub deadline_seconds: u64,
 }
 
+/// How far the database's schema is, as this version of the IM core sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    /// Version of the IM core that answers.
+    pub version: String,
+    /// Numbers of the migrations that were applied, in order.
+    pub applied: Vec<u32>,
+    /// Migrations that wait until the upgrade is finalized, as `0004_drop_last_activity`.
+    pub waiting: Vec<String>,
+    /// The oldest schema whose program can still work on this one: up to there a rollback is possible.
+    pub compatible_from: u32,
+    /// What waits is being done now.
+    pub finalizing: bool,
+    /// Why it was not done, when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
 /// What kind of error it is, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

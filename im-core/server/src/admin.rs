@@ -91,6 +91,12 @@ pub async fn answer(core: Arc<Core>, request: Request<Incoming>) -> Response<Bod
                 Err(Failed(problem)) => json(problem.code.http_status(), &problem),
             };
         }
+        paths::SCHEMA if get => {
+            return match crate::schema::state(&core).await.map_err(Failed::from) {
+                Ok(schema) => json(200, &schema),
+                Err(Failed(problem)) => json(problem.code.http_status(), &problem),
+            };
+        }
         _ => {}
     }
     if request.method() != Method::POST {
@@ -183,6 +189,10 @@ async fn operation(core: &Arc<Core>, path: &str, body: &[u8]) -> Result<Response
             let age = Duration::from_secs(request.older_than_seconds);
             let removed = accounts::sweep_canaries(core, age, &request.addresses).await?;
             json(200, &CanarySwept { removed })
+        }
+        paths::SCHEMA_FINALIZE => {
+            let _: Empty = parse(body)?;
+            json(200, &crate::schema::finalize(core).await?)
         }
         paths::DRAIN => {
             let request: Drain = parse(body)?;

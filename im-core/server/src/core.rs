@@ -51,6 +51,8 @@ pub struct Core {
     pub listening: AtomicBool,
     /// Wakes what waits for the end.
     pub stop: tokio::sync::watch::Sender<bool>,
+    /// The end of an upgrade of the schema.
+    pub finalizing: crate::schema::Finalizing,
     /// Accounts and addresses that failed to sign in too often.
     pub throttled: Throttled,
     unfinished: AtomicU64,
@@ -86,6 +88,7 @@ impl Core {
             draining: AtomicBool::new(false),
             listening: AtomicBool::new(false),
             stop: tokio::sync::watch::Sender::new(false),
+            finalizing: crate::schema::Finalizing::default(),
             throttled: Throttled::default(),
             unfinished: AtomicU64::new(0),
             next_token: AtomicU64::new(rand::random::<u64>() >> 16),

@@ -38,6 +38,7 @@ pub mod process;
 pub mod resume;
 pub mod routing;
 pub mod sasl;
+pub mod schema;
 pub mod server;
 pub mod session;
 pub mod subscriptions;

@@ -54,6 +54,17 @@ pub enum StoreError {
         /// The newest version known here.
         known: u32,
     },
+    /// The upgrade before this one was not finalized, and this program's schema rests on it.
+    #[error(
+        "{backend}: migration {number} of the version before waits until its upgrade is finalized; start that version \
+         and run `upgrade --finalize`"
+    )]
+    NotFinalized {
+        /// `sqlite`, `mariadb` or `postgresql`.
+        backend: &'static str,
+        /// The number of the migration.
+        number: u32,
+    },
     /// A migration that was applied is not the one that this program carries.
     #[error(
         "{backend}: migration {number} in the database differs from this program's; was the database changed by hand?"

@@ -21,6 +21,7 @@ pub mod live;
 mod mariadb;
 mod migration;
 mod postgresql;
+mod schema;
 mod secret;
 mod server_store;
 mod sqlite;
@@ -34,5 +35,6 @@ pub use domain::{
 };
 pub use error::StoreError;
 pub use id::MessageId;
+pub use schema::{SchemaState, finalize_schema, schema_state};
 pub use secret::Secret;
 pub use store::{ServerAddress, ServerConfig, Store, StoreConfig};

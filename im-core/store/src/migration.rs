@@ -1,18 +1,29 @@
 //! Numbered migrations, the same rules for every back end.
 //!
-//! A file `NNNN_name.sql` begins with two lines: `-- class: expand|contract` and `-- compatible-from: N`. The
-//! first says whether it only adds (a program of the version before still works) or takes away; the second is
-//! the oldest schema version whose program works on the result: up to there a rollback is possible.
+//! A file `NNNN_name.sql` begins with two lines: `-- class: expand|migrate|contract` and `-- compatible-from: N`.
+//! The first says whether it only adds (a program of the version before still works), fills what was added, or
+//! takes away; the second is the oldest schema version whose program works on the result: up to there a rollback
+//! is possible.
+//!
+//! A program that starts on a database in use applies what expands and nothing else, so that nodes of the version
+//! before work on beside it and a rollback stays possible. The rest waits for [`finalizing`], which an operator asks
+//! for when every node runs the new version: first every statement of a `migrate`, each repeated until it changes no
+//! row (so it is written to take a bounded number of rows at a time), then the `contract`. A program therefore works
+//! on both sides of the contraction that it carries. On an empty database all of them are applied at once.
 //!
 //! What is recorded of each in the table `schema_migration` is enough for an older program to know whether it
 //! may run. Applying them is the back end's work, under a lock of its own.
 
 use crate::StoreError;
 
+/// Most rounds of one statement of a `migrate`: beyond, it changes the same rows again and again.
+pub(crate) const ROUNDS: u32 = 1_000_000;
+
 /// Whether a migration only adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     Expand,
+    Migrate,
     Contract,
 }
 
@@ -20,6 +31,7 @@ impl Class {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Expand => "expand",
+            Self::Migrate => "migrate",
             Self::Contract => "contract",
         }
     }
@@ -68,8 +80,9 @@ impl Migration {
         };
         let class = match head("class")? {
             "expand" => Class::Expand,
+            "migrate" => Class::Migrate,
             "contract" => Class::Contract,
-            _ => return Err(wrong("the class is neither expand nor contract")),
+            _ => return Err(wrong("the class is neither expand, migrate nor contract")),
         };
         let compatible_from =
             head("compatible-from")?.parse().map_err(|_| wrong("compatible-from is not a number"))?;
@@ -112,12 +125,12 @@ pub(crate) fn parse_all(files: &[(&'static str, &'static str)]) -> Result<Vec<Mi
     Ok(migrations)
 }
 
-/// Which of `known` are still to be applied, or why this program must not touch the database.
+/// Which of `known` a starting program has to apply, or why it must not touch the database.
 pub(crate) fn outstanding<'a>(
     backend: &'static str,
     known: &'a [Migration],
     applied: &[Applied],
-) -> Result<&'a [Migration], StoreError> {
+) -> Result<Vec<&'a Migration>, StoreError> {
     let newest_known = known.len() as u32;
     for done in applied {
         match known.get(done.number as usize - 1) {
@@ -136,8 +149,49 @@ pub(crate) fn outstanding<'a>(
             ),
         }
     }
-    let done = applied.iter().filter(|done| done.number <= newest_known).count();
-    Ok(&known[done.min(known.len())..])
+    if applied.is_empty() {
+        return Ok(known.iter().collect());
+    }
+    let mut due = Vec::new();
+    let mut waiting = None;
+    for migration in missing(known, applied) {
+        match (migration.class, waiting) {
+            // It may rest on what the one before it has done.
+            (Class::Expand, Some(number)) => return Err(StoreError::NotFinalized { backend, number }),
+            (Class::Expand, None) => due.push(migration),
+            (Class::Migrate | Class::Contract, _) => waiting = waiting.or(Some(migration.number)),
+        }
+    }
+    if let Some(number) = waiting {
+        tracing::info!(backend, migration = number, "waits until the upgrade is finalized");
+    }
+    Ok(due)
+}
+
+/// Which of `known` wait for the upgrade to be finalized, in order.
+pub(crate) fn finalizing<'a>(
+    backend: &'static str,
+    known: &'a [Migration],
+    applied: &[Applied],
+) -> Result<Vec<&'a Migration>, StoreError> {
+    if !outstanding(backend, known, applied)?.is_empty() {
+        return Err(StoreError::Configuration(
+            "the schema was not made by this program yet; start it".into(),
+        ));
+    }
+    Ok(missing(known, applied).collect())
+}
+
+fn missing<'a>(known: &'a [Migration], applied: &[Applied]) -> impl Iterator<Item = &'a Migration> {
+    known.iter().filter(|migration| applied.iter().all(|done| done.number != migration.number))
+}
+
+/// A statement of a `migrate` that never ends.
+pub(crate) fn endless(migration: &Migration) -> StoreError {
+    StoreError::Configuration(format!(
+        "migration {:04}_{}: a statement still changes rows after {ROUNDS} rounds",
+        migration.number, migration.name
+    ))
 }
 
 #[cfg(test)]
@@ -173,7 +227,8 @@ mod tests {
     fn only_what_is_missing_is_outstanding() {
         let known = known();
         assert_eq!(outstanding("t", &known, &[]).unwrap().len(), 2);
-        assert_eq!(outstanding("t", &known, &applied(&known[..1])).unwrap()[0].number, 2);
+        assert!(outstanding("t", &known, &applied(&known[..1])).unwrap().is_empty());
+        assert_eq!(finalizing("t", &known, &applied(&known[..1])).unwrap()[0].number, 2);
         assert!(outstanding("t", &known, &applied(&known)).unwrap().is_empty());
     }
 
@@ -185,6 +240,34 @@ mod tests {
         assert!(matches!(refused, StoreError::SchemaTooNew { found: 2, known: 1, .. }), "{refused}");
         newer[1].compatible_from = 1;
         assert!(outstanding("t", &all[..1], &newer).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_takes_away_waits_until_the_upgrade_is_finalized() {
+        let all = parse_all(&[
+            ("0001_a.sql", "-- class: expand\n-- compatible-from: 1\nCREATE TABLE a (x INT);"),
+            ("0002_b.sql", "-- class: expand\n-- compatible-from: 1\nCREATE TABLE b (x INT);"),
+            ("0003_c.sql", "-- class: migrate\n-- compatible-from: 1\nINSERT INTO b SELECT x FROM a;"),
+            ("0004_d.sql", "-- class: contract\n-- compatible-from: 4\nDROP TABLE a;"),
+            ("0005_e.sql", "-- class: expand\n-- compatible-from: 4\nCREATE TABLE e (x INT);"),
+        ])
+        .unwrap();
+        let numbers = |list: Vec<&Migration>| list.iter().map(|one| one.number).collect::<Vec<_>>();
+        let first = applied(&all[..1]);
+        assert_eq!(numbers(outstanding("t", &all[..4], &[]).unwrap()), [1, 2, 3, 4], "an empty database");
+        assert_eq!(numbers(outstanding("t", &all[..4], &first).unwrap()), [2]);
+        let refused = finalizing("t", &all[..4], &first).unwrap_err();
+        assert!(matches!(refused, StoreError::Configuration(_)), "what expands comes first: {refused}");
+        let expanded = applied(&all[..2]);
+        assert_eq!(numbers(finalizing("t", &all[..4], &expanded).unwrap()), [3, 4]);
+        assert_eq!(
+            numbers(outstanding("t", &all[..1], &expanded).unwrap()),
+            [0_u32; 0],
+            "the version before"
+        );
+        let refused = outstanding("t", &all, &expanded).unwrap_err();
+        assert!(matches!(refused, StoreError::NotFinalized { number: 3, .. }), "{refused}");
+        assert_eq!(numbers(outstanding("t", &all, &applied(&all[..4])).unwrap()), [5]);
     }
 
     #[test]

@@ -139,6 +139,8 @@ pub(crate) enum Command {
     Ca(CaCommand),
     #[command(subcommand, arg_required_else_help = true)]
     Bundle(BundleCommand),
+    Upgrade(UpgradeArguments),
+    Rollback,
     Uninstall(UninstallArguments),
     Completion(CompletionArguments),
 }
@@ -268,6 +270,14 @@ pub(crate) enum BundleCommand {
         #[arg(value_name = "BUNDLE")]
         path: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArguments {
+    #[arg(long)]
+    pub finalize: bool,
+    #[arg(long)]
+    pub no_snapshot: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,9 +1,11 @@
 //! Questions of the engine to the person at the terminal. Each has a default and a flag that answers it.
 
+use crate::commands::upgrade::sentences;
 use crate::messages::values;
 use crate::passwords;
 use crate::printer::{Printer, plan_view};
 use maxim_engine::Ask;
+use maxim_engine::upgrade::UpgradePlan;
 use maxim_model::Secret;
 use maxim_model::plan::Plan;
 use std::io::{BufRead, IsTerminal};
@@ -70,6 +72,16 @@ impl Ask for Person {
 
     fn trust_bundle_key(&self, fingerprint: &str) -> bool {
         self.yes_or_no(&self.printer.messages().with("ask-trust", values!["fingerprint" => fingerprint]))
+    }
+
+    fn approve_upgrade(&self, plan: &UpgradePlan) -> bool {
+        let messages = self.printer.messages();
+        self.printer.aside(&sentences(plan, messages));
+        if self.yes {
+            return true;
+        }
+        self.printer.human(&plan_view::render(&plan.plan, &self.printer, plan_view::Detail::Summary));
+        self.yes_or_no(&messages.with("ask-upgrade", values!["to" => plan.to.as_str()]))
     }
 
     fn approve_uninstall(&self, plan: &Plan, purge: bool) -> bool {

@@ -4,6 +4,7 @@ use crate::delivery::Delivery;
 use crate::error::EngineError;
 use crate::events::EventSink;
 use crate::state::StateDir;
+use crate::upgrade::UpgradePlan;
 use maxim_model::Secret;
 use maxim_model::plan::Plan;
 use maxim_model::topology::{AccessSecrets, Topology};
@@ -82,6 +83,11 @@ pub trait Ask: Send + Sync {
     fn trust_bundle_key(&self, fingerprint: &str) -> bool {
         let _ = fingerprint;
         false
+    }
+
+    /// Shall this upgrade be done?
+    fn approve_upgrade(&self, plan: &UpgradePlan) -> bool {
+        self.approve(&plan.plan)
     }
 
     /// Shall everything of this cluster be removed? `purge`: its data too.

@@ -33,6 +33,8 @@ pub struct HostState {
     pub cancels_at: Option<(String, CancelFlag)>,
     /// Somebody else holds the lock.
     pub locked_by: Option<String>,
+    /// No message passes through it while its IM core's unit names this.
+    pub drops_messages_as: Option<String>,
     /// Cannot be reached.
     pub unreachable: bool,
     /// Requests that a read-only agent was asked and must never be.
@@ -276,6 +278,15 @@ impl FakeAgent {
                 say(&Reply::Http { status, body: Secret::new(body) });
             }
             Request::Canary(_) => {
+                let drops = state.drops_messages_as.as_ref().is_some_and(|digest| {
+                    state.applied.values().any(
+                        |task| matches!(&task.kind, TaskKind::Unit(unit) if unit.name == "maxim-im" && unit.content.contains(digest)),
+                    )
+                });
+                if drops {
+                    let (cause, hint) = ("no message came".to_owned(), String::new());
+                    return say(&Reply::Error(AgentError { step: "canary".into(), cause, hint }));
+                }
                 say(&Reply::Canary { round_trip_ms: 5 });
             }
             _ => {}

@@ -28,6 +28,7 @@ mod sample;
 pub mod secrets;
 pub mod sizing;
 pub mod state;
+pub mod upgrade;
 
 pub use context::{Ask, AssumeYes, CancelFlag, Context};
 pub use delivery::{Delivery, OpenBundle, Trust};

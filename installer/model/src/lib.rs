@@ -15,6 +15,7 @@ pub mod secret;
 pub mod status;
 pub mod task;
 pub mod topology;
+pub mod upgrade;
 pub mod wire;
 
 pub use secret::Secret;

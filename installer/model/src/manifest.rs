@@ -14,9 +14,9 @@ pub const MEMBER_MANIFEST: &str = "manifest.json";
 /// Name of its minisign signature.
 pub const MEMBER_SIGNATURE: &str = "manifest.json.minisig";
 
-/// The manifest.
+/// The manifest. Fields that this program does not know are passed over: a later version may say more, and a change
+/// that must be understood raises the format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// [`MANIFEST_FORMAT`].
     pub format: u32,
@@ -29,13 +29,15 @@ pub struct Manifest {
     /// The minisign public key whose owner signed it (base64 line). It proves nothing by itself: it is there so that
     /// its fingerprint can be shown for confirmation.
     pub public_key: String,
+    /// Which versions can be upgraded to this one; none: it says nothing, and no upgrade takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compatibility: Option<crate::upgrade::Compatibility>,
     /// `maxim.ctl`, then the members after the signature, in order.
     pub members: Vec<Member>,
 }
 
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Member {
     /// Path in the bundle, as `images/mariadb.tar.zst`.
     pub path: String,

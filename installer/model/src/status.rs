@@ -94,6 +94,9 @@ pub struct ClusterStatus {
     pub components: Vec<ComponentStatus>,
     /// Endpoints.
     pub endpoints: Endpoints,
+    /// The last upgrade, while it is under way or can be taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<crate::upgrade::UpgradeStatus>,
     /// When it was measured, RFC 3339.
     pub measured_at: String,
 }

@@ -158,7 +158,13 @@ fn a_bundle_of_another_key_is_refused() {
 
 /// Changes the manifest of a bundle in its place, without changing its length, and signs it with `key`; the
 /// signature's trusted comment names `processor`.
-fn sign_anew(person: &Person, path: &Path, key: &str, processor: &str, change: impl Fn(String) -> String) {
+pub fn sign_anew(
+    person: &Person,
+    path: &Path,
+    key: &str,
+    processor: &str,
+    change: impl Fn(String) -> String,
+) {
     let found = members(path);
     let file = File::options().read(true).write(true).open(path).unwrap();
     let (manifest, signature) = (&found[1], &found[2]);

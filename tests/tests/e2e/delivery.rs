@@ -10,7 +10,7 @@ use maxim_tests::hosts::wait_for;
 use maxim_tests::traffic::{Open, Receiver, Sender, archived};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PASSWORD: &str = "carries messages";
 
@@ -21,6 +21,20 @@ pub struct Load {
     authority: PathBuf,
     sender: Sender,
     receiver: Receiver,
+    since: Instant,
+}
+
+/// What came of it, beside that nothing was lost.
+#[derive(Debug)]
+pub struct Books {
+    /// Messages that were acknowledged.
+    pub acknowledged: usize,
+    /// Of these in a second, over the whole time.
+    pub per_second: f64,
+    /// Messages that came more than once.
+    pub doubled: usize,
+    /// The sender's longest time without an acknowledgement.
+    pub longest_pause: Duration,
 }
 
 /// Connections of an account to the first of these addresses that lets it in.
@@ -50,7 +64,8 @@ impl Load {
         let address = cluster.add_user(&reader, PASSWORD);
         let receiver = Receiver::start(managed, opener(to, &reader, authority.clone()));
         let sender = Sender::start(&address, name, opener(from, &writer, authority.clone()));
-        let load = Self { name: name.to_owned(), managed, authority, sender, receiver };
+        let since = Instant::now();
+        let load = Self { name: name.to_owned(), managed, authority, sender, receiver, since };
         load.goes_on(50);
         load
     }
@@ -70,8 +85,9 @@ impl Load {
     /// does not acknowledge, so that nobody can know what it read) is at least in its archive. Gives how many came
     /// more than once.
     #[track_caller]
-    pub fn end_with_nothing_lost(self, at: &str) -> usize {
+    pub fn end_with_nothing_lost(self, at: &str) -> Books {
         let sent = self.sender.end().unwrap();
+        let per_second = sent.acknowledged.len() as f64 / self.since.elapsed().as_secs_f64();
         assert!(!sent.acknowledged.is_empty());
         // What is still on its way, or waits for another session, comes.
         let goal = sent.acknowledged.len();
@@ -116,7 +132,12 @@ impl Load {
         if self.managed {
             assert!(lost.is_empty(), "{}: acknowledged and never delivered: {lost:?}", self.name);
         }
-        doubled
+        Books {
+            acknowledged: sent.acknowledged.len(),
+            per_second,
+            doubled,
+            longest_pause: sent.longest_pause,
+        }
     }
 }
 
@@ -128,7 +149,7 @@ pub fn restarts_gracefully(cluster: &Cluster, at: &str) {
         cluster.run(&["restart", "im"]).ok();
     }
     load.goes_on(100);
-    assert_eq!(load.end_with_nothing_lost(at), 0, "a restart in good order doubles nothing");
+    assert_eq!(load.end_with_nothing_lost(at).doubled, 0, "a restart in good order doubles nothing");
 }
 
 /// Kills each of these services some times under traffic to one receiver that acknowledges and one that does not.

@@ -22,7 +22,11 @@ pub struct Deployment {
 impl Deployment {
     /// Installs one.
     pub fn install() -> Self {
-        let person = Person::new();
+        Self::install_with(Person::new(), &[])
+    }
+
+    /// Installs one for somebody, with more arguments.
+    pub fn install_with(person: Person, more: &[&str]) -> Self {
         let root = person.home().join("maxim");
         let started = Instant::now();
         let ports = free_ports();
@@ -32,6 +36,7 @@ impl Deployment {
         }
         let root_text = root.display().to_string();
         arguments.extend(["--root", &root_text]);
+        arguments.extend(more);
         let outcome = person.run(&arguments).ok();
         println!("embedded: delivered after {:?}", started.elapsed());
         assert!(outcome.events().iter().any(|event| event["event"] == "canary"), "proven by a message");

@@ -5,7 +5,7 @@
 //! Needs a database that exists and a user with all rights in it. A commit is on disk when it returns where the
 //! server runs with `innodb_flush_log_at_trx_commit = 1`; opening warns where it does not.
 
-mod schema;
+pub(crate) mod schema;
 mod sink;
 mod sql;
 

@@ -4,10 +4,10 @@
 //! a migration therefore bears being run again, and a migration is recorded after its last one. A named lock,
 //! which the server frees when the connection ends, lets one node migrate while others wait.
 
-use super::{NAME, failed, sql};
+use super::{NAME, failed, options, sql};
 use crate::id::IdGenerator;
-use crate::migration::{Applied, outstanding, parse_all};
-use crate::{MessageId, StoreError};
+use crate::migration::{Applied, Class, Migration, ROUNDS, endless, finalizing, outstanding, parse_all};
+use crate::{MessageId, SchemaState, ServerConfig, StoreError};
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{Connection, Executor, MySqlConnection};
 use std::time::Duration;
@@ -20,11 +20,7 @@ const CONNECT: Duration = Duration::from_secs(15);
 
 /// Brings the schema up to date and takes a writer number.
 pub(super) async fn prepare(options: &MySqlConnectOptions) -> Result<IdGenerator, StoreError> {
-    let step = "connecting";
-    let mut connection = tokio::time::timeout(CONNECT, MySqlConnection::connect_with(options))
-        .await
-        .map_err(|_| StoreError::Timeout { backend: NAME, step, seconds: CONNECT.as_secs() })?
-        .map_err(failed(step))?;
+    let mut connection = connect(options).await?;
     warn_unless_durable(&mut connection).await;
     migrate(&mut connection).await?;
     let step = failed("taking a writer number");
@@ -34,6 +30,83 @@ pub(super) async fn prepare(options: &MySqlConnectOptions) -> Result<IdGenerator
     // The lock goes with the connection, whatever closing it says.
     let _ = connection.close().await;
     Ok(IdGenerator::new(counted.last_insert_id(), newest.map(MessageId::from_i64)))
+}
+
+async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnection, StoreError> {
+    let step = "connecting";
+    tokio::time::timeout(CONNECT, MySqlConnection::connect_with(options))
+        .await
+        .map_err(|_| StoreError::Timeout { backend: NAME, step, seconds: CONNECT.as_secs() })?
+        .map_err(failed(step))
+}
+
+/// How far the schema is.
+pub(crate) async fn state(config: &ServerConfig) -> Result<SchemaState, StoreError> {
+    let mut connection = connect(&options(config)).await?;
+    let applied = read_applied(&mut connection).await?;
+    SchemaState::new(NAME, &parse_all(FILES)?, &applied)
+}
+
+/// Does what waits for the end of an upgrade, under the lock of migrations.
+pub(crate) async fn finalize(config: &ServerConfig) -> Result<(), StoreError> {
+    let known = parse_all(FILES)?;
+    let mut connection = connect(&options(config)).await?;
+    lock(&mut connection).await?;
+    let step = failed("finalizing the schema");
+    let applied = read_applied(&mut connection).await?;
+    for migration in finalizing(NAME, &known, &applied)? {
+        for statement in migration.statements() {
+            let mut rounds = 0;
+            loop {
+                let done = connection.execute(sqlx::AssertSqlSafe(statement.clone())).await.map_err(&step)?;
+                rounds += 1;
+                if migration.class != Class::Migrate || done.rows_affected() == 0 {
+                    break;
+                }
+                if rounds == ROUNDS {
+                    return Err(endless(migration));
+                }
+            }
+        }
+        record(&mut connection, migration).await.map_err(&step)?;
+    }
+    Ok(())
+}
+
+async fn lock(connection: &mut MySqlConnection) -> Result<(), StoreError> {
+    let step = "migrating the schema";
+    // The lock is the server's and not the database's, hence the name of the database in it.
+    let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(CONCAT('maxim:', MD5(DATABASE())), ?)")
+        .bind(LOCK_SECONDS)
+        .fetch_one(connection)
+        .await
+        .map_err(failed(step))?;
+    if locked == Some(1) {
+        return Ok(());
+    }
+    Err(StoreError::Timeout { backend: NAME, step, seconds: LOCK_SECONDS as u64 })
+}
+
+async fn read_applied(connection: &mut MySqlConnection) -> Result<Vec<Applied>, StoreError> {
+    let rows: Vec<(i64, i64, String)> = sqlx::query_as(sql::APPLIED_MIGRATIONS)
+        .fetch_all(connection)
+        .await
+        .map_err(failed("reading the state of the schema"))?;
+    Ok(rows.into_iter().map(Applied::from).collect())
+}
+
+async fn record(connection: &mut MySqlConnection, migration: &Migration) -> Result<(), sqlx::Error> {
+    sqlx::query(sql::RECORD_MIGRATION)
+        .bind(i64::from(migration.number))
+        .bind(migration.name)
+        .bind(migration.class.as_str())
+        .bind(i64::from(migration.compatible_from))
+        .bind(&migration.checksum)
+        .bind(crate::id::now_ms())
+        .execute(connection)
+        .await?;
+    tracing::info!(backend = NAME, number = migration.number, name = migration.name, "schema migrated");
+    Ok(())
 }
 
 async fn warn_unless_durable(connection: &mut MySqlConnection) {
@@ -52,15 +125,7 @@ async fn warn_unless_durable(connection: &mut MySqlConnection) {
 async fn migrate(connection: &mut MySqlConnection) -> Result<(), StoreError> {
     let known = parse_all(FILES)?;
     let step = "migrating the schema";
-    // The lock is the server's and not the database's, hence the name of the database in it.
-    let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(CONCAT('maxim:', MD5(DATABASE())), ?)")
-        .bind(LOCK_SECONDS)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed(step))?;
-    if locked != Some(1) {
-        return Err(StoreError::Timeout { backend: NAME, step, seconds: LOCK_SECONDS as u64 });
-    }
+    lock(connection).await?;
     connection
         .execute(
             "CREATE TABLE IF NOT EXISTS schema_migration (
@@ -70,24 +135,12 @@ async fn migrate(connection: &mut MySqlConnection) -> Result<(), StoreError> {
         )
         .await
         .map_err(failed(step))?;
-    let rows: Vec<(i64, i64, String)> =
-        sqlx::query_as(sql::APPLIED_MIGRATIONS).fetch_all(&mut *connection).await.map_err(failed(step))?;
-    let applied: Vec<Applied> = rows.into_iter().map(Applied::from).collect();
+    let applied = read_applied(connection).await?;
     for migration in outstanding(NAME, &known, &applied)? {
         for statement in migration.statements() {
             connection.execute(sqlx::AssertSqlSafe(statement)).await.map_err(failed(step))?;
         }
-        sqlx::query(sql::RECORD_MIGRATION)
-            .bind(i64::from(migration.number))
-            .bind(migration.name)
-            .bind(migration.class.as_str())
-            .bind(i64::from(migration.compatible_from))
-            .bind(&migration.checksum)
-            .bind(crate::id::now_ms())
-            .execute(&mut *connection)
-            .await
-            .map_err(failed(step))?;
-        tracing::info!(backend = NAME, number = migration.number, name = migration.name, "schema migrated");
+        record(connection, migration).await.map_err(failed(step))?;
     }
     Ok(())
 }

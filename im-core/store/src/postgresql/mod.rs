@@ -5,7 +5,7 @@
 //! and a user who owns it. The writing connections ask for `synchronous_commit = on`, so that a commit is on disk
 //! when it returns, whatever the server's default is.
 
-mod schema;
+pub(crate) mod schema;
 mod sink;
 mod sql;
 

@@ -13,7 +13,7 @@ mod housekeeping;
 mod profiles;
 mod readers;
 mod rosters;
-mod schema;
+pub(crate) mod schema;
 mod writer;
 
 use crate::confirm::Confirmations;

@@ -1,10 +1,11 @@
 //! Migrations of the SQLite file, and the number of this archive writer.
 
-use super::{NAME, failed};
+use super::{NAME, connect, failed};
 use crate::id::IdGenerator;
-use crate::migration::{Applied, Migration, outstanding, parse_all};
-use crate::{MessageId, StoreError};
+use crate::migration::{Applied, Class, Migration, ROUNDS, endless, finalizing, outstanding, parse_all};
+use crate::{MessageId, SchemaState, StoreError};
 use rusqlite::{Connection, TransactionBehavior, params};
+use std::path::Path;
 
 const FILES: &[(&str, &str)] =
     &[("0001_initial.sql", include_str!("../../migrations/sqlite/0001_initial.sql"))];
@@ -28,6 +29,56 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         tracing::info!(backend = NAME, number = migration.number, name = migration.name, "schema migrated");
     }
     transaction.commit().map_err(&step)
+}
+
+/// How far the schema of a file is.
+pub(crate) async fn state(path: &Path) -> Result<SchemaState, StoreError> {
+    on_file(path, |connection| {
+        let applied = read_applied(connection).map_err(failed("reading the state of the schema"))?;
+        SchemaState::new(NAME, &parse_all(FILES)?, &applied)
+    })
+    .await
+}
+
+/// Does what waits for the end of an upgrade.
+pub(crate) async fn finalize(path: &Path) -> Result<(), StoreError> {
+    on_file(path, finalize_on).await
+}
+
+async fn on_file<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let path = path.to_owned();
+    let done = tokio::task::spawn_blocking(move || work(&mut connect(&path)?));
+    done.await.map_err(failed("looking at the schema"))?
+}
+
+/// Rows are filled in transactions of their own, between which others write; what takes away is one transaction.
+fn finalize_on(connection: &mut Connection) -> Result<(), StoreError> {
+    let known = parse_all(FILES)?;
+    let step = failed("finalizing the schema");
+    let applied = read_applied(connection).map_err(&step)?;
+    for migration in finalizing(NAME, &known, &applied)? {
+        if migration.class == Class::Migrate {
+            for statement in migration.statements() {
+                let mut rounds = 0;
+                while connection.execute(&statement, []).map_err(&step)? > 0 {
+                    rounds += 1;
+                    if rounds == ROUNDS {
+                        return Err(endless(migration));
+                    }
+                }
+            }
+        }
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Exclusive).map_err(&step)?;
+        // The last round of filling is done again here: nothing comes between it and what takes away.
+        apply(&transaction, migration).map_err(&step)?;
+        transaction.commit().map_err(&step)?;
+        tracing::info!(backend = NAME, number = migration.number, name = migration.name, "schema migrated");
+    }
+    Ok(())
 }
 
 fn read_applied(connection: &Connection) -> rusqlite::Result<Vec<Applied>> {

@@ -175,6 +175,18 @@ example-bundle-inspect = Example:
     { "  " }./maxim.ctl bundle inspect maxim.bundle
 argument-bundle-inspect-path = The bundle
 
+command-upgrade = Go to the version of a bundle, host by host, and back by itself when it fails
+example-upgrade = Examples:
+    { "  " }./maxim.ctl upgrade --bundle maxim-next.bundle --dry-run
+    { "  " }./maxim.ctl upgrade --bundle maxim-next.bundle
+    { "  " }./maxim.ctl upgrade --finalize
+argument-upgrade-finalize = Pass the point of no return: take away what only the version before needed
+argument-upgrade-no-snapshot = Go on although no snapshot is taken first
+
+command-rollback = Go back to the version before, as long as the upgrade was not finalized
+example-rollback = Example:
+    { "  " }./maxim.ctl rollback --dry-run
+
 command-uninstall = Remove everything but the data; with --purge the data, too
 example-uninstall = Example:
     { "  " }./maxim.ctl uninstall --dry-run

@@ -223,3 +223,35 @@ lock-held = held, lease ends in { $seconds } s
 lock-hint = Remove those whose lease expired with --expired, or one owner's with --owner 'OWNER'.
 uninstall-done = { $cluster } is uninstalled ({ $changes } things removed).
 uninstall-left = Data was left:
+
+## Upgrade
+
+ask-upgrade = Upgrade to { $to }?
+ask-finalize = Finalize the last upgrade? Afterwards there is no way back but a backup.
+upgrade-needs-bundle = which bundle shall be upgraded to?
+upgrade-needs-bundle-hint = name it with --bundle FILE; `upgrade --finalize` alone finishes the last upgrade
+upgrade-way = From { $from } to { $to }, one host after the other: { $hosts }.
+upgrade-resumes = An upgrade that was interrupted is completed; hosts that are done stay as they are.
+upgrade-stages = { $size } go to the hosts before anything is switched.
+upgrade-snapshot = A snapshot is taken first.
+upgrade-no-snapshot = NO snapshot is taken first.
+upgrade-schema = The schema of the database goes from { $now } to { $expanded } by adding only; the version before works on it.
+upgrade-point = `rollback` goes back to { $from } until `upgrade --finalize` takes the schema to { $finalized }: that is the point of no return, and this run stops before it.
+upgrade-point-plain = `rollback` goes back to { $from } until `upgrade --finalize`; nothing is taken from the schema.
+upgrade-finalizes = This run passes the point of no return at its end: afterwards only a backup leads back.
+upgrade-done = { $changes ->
+    [0] { $to } runs already, nothing to change ({ $time }).
+   *[other] Upgraded from { $from } to { $to } and proven by messages: { $changes } changes, { $time }.
+}
+upgrade-next = `maxim.ctl rollback` goes back. When all is well for good: `maxim.ctl upgrade --finalize`.
+upgrade-finalized = The upgrade is finalized; there is nothing left of the version before.
+rollback-done = Went back from { $from } to { $to } and proven by messages: { $changes } changes, { $time }.
+status-upgrade = Upgrade from { $from } to { $to }: { $phase }.
+status-upgrade-back = `maxim.ctl rollback` goes back to { $from }.
+status-upgrade-failure = It failed: { $why }
+phase-upgrade-staging = begun, nothing is switched yet
+phase-upgrade-switching = hosts are being switched; complete it with `maxim.ctl upgrade`
+phase-upgrade-rolling-back = hosts are being taken back; complete it with `maxim.ctl rollback`
+phase-upgrade-rolled-back = taken back
+phase-upgrade-switched = every host runs it, not finalized yet
+phase-upgrade-finalizing = being finalized; complete it with `maxim.ctl upgrade --finalize`

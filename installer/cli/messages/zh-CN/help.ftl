@@ -175,6 +175,18 @@ example-bundle-inspect = 示例：
     { "  " }./maxim.ctl bundle inspect maxim.bundle
 argument-bundle-inspect-path = 安装包
 
+command-upgrade = 逐个节点升级到安装包的版本；失败时自动退回
+example-upgrade = 示例：
+    { "  " }./maxim.ctl upgrade --bundle maxim-next.bundle --dry-run
+    { "  " }./maxim.ctl upgrade --bundle maxim-next.bundle
+    { "  " }./maxim.ctl upgrade --finalize
+argument-upgrade-finalize = 越过不可回退点：清除只有旧版本需要的内容
+argument-upgrade-no-snapshot = 即使事先没有快照也继续
+
+command-rollback = 回退到升级前的版本（升级尚未定稿时）
+example-rollback = 示例：
+    { "  " }./maxim.ctl rollback --dry-run
+
 command-uninstall = 移除除数据以外的一切；加 --purge 则连同数据
 example-uninstall = 示例：
     { "  " }./maxim.ctl uninstall --dry-run

@@ -190,3 +190,35 @@ lock-held = 持有中，租约 { $seconds } 秒后到期
 lock-hint = 用 --expired 移除租约已过期的锁，或用 --owner 'OWNER' 移除某个持有者的锁。
 uninstall-done = { $cluster } 已卸载（移除 { $changes } 项）。
 uninstall-left = 保留了数据：
+
+## 升级
+
+ask-upgrade = 升级到 { $to }？
+ask-finalize = 把上次升级定稿？之后只能用备份退回。
+upgrade-needs-bundle = 升级到哪个安装包？
+upgrade-needs-bundle-hint = 用 --bundle FILE 指定；单独的 `upgrade --finalize` 把上次升级定稿
+upgrade-way = 从 { $from } 到 { $to }，逐个节点进行：{ $hosts }。
+upgrade-resumes = 继续完成被中断的升级；已完成的节点保持不变。
+upgrade-stages = 切换之前先向节点发送 { $size }。
+upgrade-snapshot = 先做快照。
+upgrade-no-snapshot = 事先不做快照。
+upgrade-schema = 数据库结构从 { $now } 扩展到 { $expanded }，只增不减；旧版本仍可使用。
+upgrade-point = 在 `upgrade --finalize` 把结构带到 { $finalized } 之前，`rollback` 都能退回 { $from }；那是不可回退点，本次到此为止，不会越过。
+upgrade-point-plain = 在 `upgrade --finalize` 之前，`rollback` 都能退回 { $from }；结构不会删减。
+upgrade-finalizes = 本次结束时越过不可回退点：之后只能用备份退回。
+upgrade-done = { $changes ->
+    [0] 已经是 { $to }，无需更改（{ $time }）。
+   *[other] 已从 { $from } 升级到 { $to }，并用消息验证：{ $changes } 项变更，{ $time }。
+}
+upgrade-next = `maxim.ctl rollback` 可以退回。确认一切正常后：`maxim.ctl upgrade --finalize`。
+upgrade-finalized = 升级已定稿；旧版本的内容已全部清除。
+rollback-done = 已从 { $from } 退回 { $to }，并用消息验证：{ $changes } 项变更，{ $time }。
+status-upgrade = 从 { $from } 到 { $to } 的升级：{ $phase }。
+status-upgrade-back = `maxim.ctl rollback` 可退回 { $from }。
+status-upgrade-failure = 失败原因：{ $why }
+phase-upgrade-staging = 已开始，尚未切换
+phase-upgrade-switching = 正在切换节点；用 `maxim.ctl upgrade` 完成
+phase-upgrade-rolling-back = 正在退回节点；用 `maxim.ctl rollback` 完成
+phase-upgrade-rolled-back = 已退回
+phase-upgrade-switched = 所有节点已运行新版本，尚未定稿
+phase-upgrade-finalizing = 正在定稿；用 `maxim.ctl upgrade --finalize` 完成

@@ -12,6 +12,7 @@ mod install;
 mod logs;
 mod plan;
 mod restart;
+mod rollback;
 mod service;
 mod start;
 mod status;
@@ -19,6 +20,7 @@ mod stop;
 mod supervise;
 mod uninstall;
 mod unlock;
+pub(crate) mod upgrade;
 mod user;
 
 use crate::arguments::{Cli, Command, Global};
@@ -75,6 +77,8 @@ pub(crate) fn run(cli: Cli, printer: &Arc<Printer>) -> Outcome {
         Command::Unlock(arguments) => unlock::run(&call, arguments),
         Command::Ca(command) => ca::run(&call, &command),
         Command::Bundle(command) => bundle::run(&call, command),
+        Command::Upgrade(arguments) => upgrade::run(&call, &arguments),
+        Command::Rollback => rollback::run(&call),
         Command::Uninstall(arguments) => uninstall::run(&call, &arguments),
         Command::Completion(arguments) => Ok(completion::run(&call, &arguments)),
     }

@@ -8,6 +8,7 @@ use crate::printer::style::{Style, age, size};
 use crate::printer::table::{Align, render};
 use maxim_engine::actions;
 use maxim_model::status::{ClusterStatus, ComponentStatus, Endpoints, Health};
+use maxim_model::upgrade::{Phase, UpgradeStatus};
 use serde_json::json;
 
 /// Measures and shows.
@@ -68,6 +69,34 @@ fn show(status: &ClusterStatus, printer: &Printer) -> String {
     text.push_str(&components_table(&status.components, printer));
     text.push('\n');
     text.push_str(&endpoints(&status.endpoints, messages, style));
+    if let Some(upgrade) = &status.upgrade {
+        text.push_str(&upgrade_lines(upgrade, messages));
+    }
+    text
+}
+
+/// Where the last upgrade stands.
+fn upgrade_lines(upgrade: &UpgradeStatus, messages: &Messages) -> String {
+    let phase = match upgrade.phase {
+        Phase::Staging => "phase-upgrade-staging",
+        Phase::Switching => "phase-upgrade-switching",
+        Phase::RollingBack => "phase-upgrade-rolling-back",
+        Phase::RolledBack => "phase-upgrade-rolled-back",
+        Phase::Switched | Phase::Finalized => "phase-upgrade-switched",
+        Phase::Finalizing => "phase-upgrade-finalizing",
+    };
+    let (from, to, phase) = (upgrade.from.as_str(), upgrade.to.as_str(), messages.text(phase));
+    let mut text = format!(
+        "\n{}\n",
+        messages.with("status-upgrade", values!["from" => from, "to" => to, "phase" => phase])
+    );
+    if !upgrade.failure.is_empty() {
+        let why = upgrade.failure.as_str();
+        text.push_str(&format!("{}\n", messages.with("status-upgrade-failure", values!["why" => why])));
+    }
+    if upgrade.can_go_back {
+        text.push_str(&format!("{}\n", messages.with("status-upgrade-back", values!["from" => from])));
+    }
     text
 }
 

@@ -174,8 +174,9 @@ impl Progress {
                     self.work(host, &format!("{step}: {cause}"));
                 }
             }
-            EventKind::Note { host, message, .. } => {
-                if self.verbose > 0 {
+            EventKind::Note { host, step, message } => {
+                // Which host has been switched is what a person waits for.
+                if self.verbose > 0 || (self.phases && step == "switch") {
                     self.line(&format!("    {}{message}", prefix(host)));
                 }
             }

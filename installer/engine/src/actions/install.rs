@@ -99,10 +99,10 @@ pub(crate) fn install_with(
     let context = run.context;
     let action = if only.is_some() { "apply" } else { "install" };
     let _control = if options.dry_run { None } else { Some(context.state.lock(&state::owner(action))?) };
+    let before = context.state.installed()?.unwrap_or_default();
+    crate::upgrade::refuse_other_version(&context.state, &before, &context.delivery)?;
     let mut material = Material::load(run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
-
-    let before = context.state.installed()?.unwrap_or_default();
     // All of a bundle is checked before anything of it is unpacked. A first install will unpack, so it does not wait to
     // know that; a later one may find nothing to change, and then what it has read was checked when it was read.
     let mut verified = WholeBundle::of(&context.delivery);
@@ -237,6 +237,7 @@ fn installed_on(
     if installed != *before {
         context.state.save_installed(&installed)?;
     }
+    crate::upgrade::keep(&context.state, &installed, sessions, &tasks)?;
     outcome.applied = true;
     outcome.timings = run.emitter.timings();
     Ok(outcome)
@@ -283,6 +284,11 @@ fn refuse_if_different(saved: &Plan, now: &Plan) -> Result<(), EngineError> {
     let what = if differences.is_empty() { "its fingerprint".to_owned() } else { differences.join("; ") };
     Err(EngineError::refused("apply", format!("what the plan rests on has changed: {what}"))
         .hint("make the plan again with `maxim.ctl plan -o FILE`, look at it, and apply that"))
+}
+
+/// What should run after an upgrade.
+pub(crate) fn wanted_after(run: &Run<'_>, material: &Material, before: &Installed) -> Installed {
+    wanted(run.context, material, before)
 }
 
 /// What should run after this install.

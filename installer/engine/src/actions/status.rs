@@ -28,6 +28,7 @@ pub fn status(context: &Context) -> Result<ClusterStatus, EngineError> {
         hosts,
         components,
         endpoints: measure::endpoints(&context.topology),
+        upgrade: crate::upgrade::status(&context.state)?,
         measured_at: now_rfc3339(),
     })
 }

@@ -66,6 +66,7 @@ pub fn uninstall(context: &Context, options: UninstallOptions) -> Result<Uninsta
     if outcome.applied && !options.purge {
         // Secrets and the authority stay with the data they belong to; what runs does not any more.
         context.state.forget_installed()?;
+        crate::upgrade::forget(&context.state)?;
     }
     if outcome.applied && options.purge {
         context.state.remove()?;

@@ -62,15 +62,33 @@ pub(crate) fn admin<T: DeserializeOwned>(
     path: &str,
     body: &impl Serialize,
 ) -> Result<T, AdminError> {
+    let body = serde_json::to_string(body)
+        .map_err(|error| AdminError::Failed(EngineError::failed(step, error.to_string()).on(agent.host())))?;
+    admin_request(agent, topology, step, "POST", path, Secret::new(body))
+}
+
+/// The same for what is only looked at.
+pub(crate) fn admin_get<T: DeserializeOwned>(
+    agent: &mut Agent,
+    topology: &Topology,
+    step: &str,
+    path: &str,
+) -> Result<T, AdminError> {
+    admin_request(agent, topology, step, "GET", path, Secret::default())
+}
+
+fn admin_request<T: DeserializeOwned>(
+    agent: &mut Agent,
+    topology: &Topology,
+    step: &str,
+    method: &str,
+    path: &str,
+    body: Secret,
+) -> Result<T, AdminError> {
     let host = agent.host().to_owned();
     let failed = |cause: String| AdminError::Failed(EngineError::failed(step, cause).on(&host));
-    let body = serde_json::to_string(body).map_err(|error| failed(error.to_string()))?;
-    let request = Request::Http {
-        socket: admin_socket(topology),
-        method: "POST".into(),
-        path: path.into(),
-        body: Secret::new(body),
-    };
+    let request =
+        Request::Http { socket: admin_socket(topology), method: method.into(), path: path.into(), body };
     let (status, body) = agent
         .ask(step, &request, HTTP, |reply| match reply {
             Reply::Http { status, body } => Some((status, body)),
@@ -113,6 +131,20 @@ pub(crate) fn canary(
     sessions: &mut [Session<'_>],
     ca_certificate: &str,
 ) -> Result<(), EngineError> {
+    let count = sessions.iter().filter(|session| session.host.roles.contains(&Role::Im)).count();
+    let ways: Vec<(usize, usize)> = (0..count).map(|from| (from, (from + 1) % count)).collect();
+    canary_between(run, sessions, ca_certificate, &ways, CANARY_SECONDS)
+}
+
+/// Proves the given ways, each from one IM host to another, by their places among the IM hosts of the topology. Each
+/// has `seconds`.
+pub(crate) fn canary_between(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    ca_certificate: &str,
+    ways: &[(usize, usize)],
+    seconds: u64,
+) -> Result<(), EngineError> {
     let topology = &run.context.topology;
     let mut im: Vec<&mut Session<'_>> =
         sessions.iter_mut().filter(|session| session.host.roles.contains(&Role::Im)).collect();
@@ -123,73 +155,74 @@ pub(crate) fn canary(
             (session.host.name.clone(), with_port(&address, topology.ports.xmpp))
         })
         .collect();
-    let Some(first) = im.first_mut() else { return Ok(()) };
+    let Some(maker) = ways.first().map(|(from, _)| *from) else { return Ok(()) };
     // A certificate of the operator's own comes from an authority that only phones and browsers have to know; that
     // this very certificate is served is what has to be shown here.
     let (authority, pinned) = match &topology.tls {
         Tls::PrivateCa => (ca_certificate.to_owned(), String::new()),
         Tls::Files { cert, .. } => (String::new(), read_pem(cert)?),
     };
-    let host = first.host.name.clone();
+    let host = im[maker].host.name.clone();
     let created: CanaryCreated = {
-        let agent = writer(first)?;
+        let agent = writer(im[maker])?;
         admin(agent, topology, "verify", paths::CANARY_CREATE, &Empty {})
             .map_err(|error| error.into_engine("verify", &host))?
     };
     let [sender, receiver] = &created.accounts;
-    let count = im.len();
     let results = fleet::for_each(im.iter_mut().enumerate(), run.context.concurrency, |(place, session)| {
-        let begun = Instant::now();
-        let (from_host, from) = &targets[place];
-        let (to_host, to) = &targets[(place + 1) % count];
-        let local = |address: &str| address.split('@').next().unwrap_or_default().to_owned();
-        let request = Request::Canary(CanaryRequest {
-            domain: topology.domain.clone(),
-            from: from.clone(),
-            to: to.clone(),
-            sender: local(&sender.address),
-            sender_password: Secret::new(sender.password.expose()),
-            receiver: local(&receiver.address),
-            receiver_password: Secret::new(receiver.password.expose()),
-            ca_certificate: authority.clone(),
-            pinned_certificate: pinned.clone(),
-            deadline_seconds: CANARY_SECONDS,
+        let from_ways = ways.iter().filter(|(from, _)| *from == place);
+        let sent = from_ways.map(|(_, to)| {
+            let begun = Instant::now();
+            let ((from_host, from), (to_host, to)) = (&targets[place], &targets[*to]);
+            let local = |address: &str| address.split('@').next().unwrap_or_default().to_owned();
+            let request = Request::Canary(CanaryRequest {
+                domain: topology.domain.clone(),
+                from: from.clone(),
+                to: to.clone(),
+                sender: local(&sender.address),
+                sender_password: Secret::new(sender.password.expose()),
+                receiver: local(&receiver.address),
+                receiver_password: Secret::new(receiver.password.expose()),
+                ca_certificate: authority.clone(),
+                pinned_certificate: pinned.clone(),
+                deadline_seconds: seconds,
+            });
+            let wait = Duration::from_secs(seconds + 5);
+            let sent = writer(session)?.ask("verify", &request, wait, |reply| match reply {
+                Reply::Canary { round_trip_ms } => Some(round_trip_ms),
+                _ => None,
+            });
+            run.emitter.record("verify", from_host, millis(begun));
+            let round_trip_ms = sent.map_err(|error| {
+                let cause = format!("no message from {from_host} to {to_host}: {}", error.cause);
+                let hint =
+                    "look at `maxim.ctl logs im` and at what lies between these hosts (firewall, names)";
+                EngineError { cause, ..error }.hint(hint)
+            })?;
+            run.emitter.emit(EventKind::Canary {
+                from_host: from_host.clone(),
+                to_host: to_host.clone(),
+                round_trip_ms,
+            });
+            Ok(())
         });
-        let wait = Duration::from_secs(CANARY_SECONDS + 5);
-        let sent = writer(session)?.ask("verify", &request, wait, |reply| match reply {
-            Reply::Canary { round_trip_ms } => Some(round_trip_ms),
-            _ => None,
-        });
-        run.emitter.record("verify", from_host, millis(begun));
-        let round_trip_ms = sent.map_err(|error| {
-            let cause = format!("no message from {from_host} to {to_host}: {}", error.cause);
-            let hint = "look at `maxim.ctl logs im` and at what lies between these hosts (firewall, names)";
-            EngineError { cause, ..error }.hint(hint)
-        })?;
-        run.emitter.emit(EventKind::Canary {
-            from_host: from_host.clone(),
-            to_host: to_host.clone(),
-            round_trip_ms,
-        });
-        Ok(())
+        sent.collect::<Result<(), EngineError>>()
     });
     // Removed whatever came out; a sweep that fails is made up for by the next run and by the IM core itself.
-    if let Some(session) = im.first_mut() {
-        let sweep = SweepCanaries {
-            older_than_seconds: STALE_SECONDS,
-            addresses: created.accounts.iter().map(|account| account.address.clone()).collect(),
-        };
-        let swept: Result<im_admin_api::CanarySwept, _> =
-            admin(writer(session)?, topology, "verify", paths::CANARY_SWEEP, &sweep);
-        if let Err(error) = swept {
-            let error = error.into_engine("verify", &host);
-            run.emitter.warn(
-                &host,
-                "verify",
-                format!("the canary accounts were not removed: {}", error.cause),
-                "the next run removes them",
-            );
-        }
+    let sweep = SweepCanaries {
+        older_than_seconds: STALE_SECONDS,
+        addresses: created.accounts.iter().map(|account| account.address.clone()).collect(),
+    };
+    let swept: Result<im_admin_api::CanarySwept, _> =
+        admin(writer(im[maker])?, topology, "verify", paths::CANARY_SWEEP, &sweep);
+    if let Err(error) = swept {
+        let error = error.into_engine("verify", &host);
+        run.emitter.warn(
+            &host,
+            "verify",
+            format!("the canary accounts were not removed: {}", error.cause),
+            "the next run removes them",
+        );
     }
     EngineError::join(results.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
 }

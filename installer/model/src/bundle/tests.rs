@@ -49,6 +49,7 @@ impl Maker {
             version: "0.1.0".into(),
             architecture: "x86_64".into(),
             lock_sha256: String::new(),
+            compatibility: None,
             public_key: keys.pk.to_base64(),
             members,
         };

@@ -1,0 +1,302 @@
+//! The way back: every host that had its turn gets the tasks of the version before, as they were kept.
+//!
+//! Images, programs and configuration of that version are still there or in those tasks; the schema was only expanded,
+//! which the version before works with. What the newer version brought and the older never had is removed.
+
+use super::kept::{self, Kept};
+use super::{order, record, turn};
+use crate::actions::status::require_installed;
+use crate::context::Context;
+use crate::error::{Class, EngineError};
+use crate::events::Timing;
+use crate::phases::plan::{self, Material};
+use crate::phases::probe::{self, DiskProbe};
+use crate::phases::{connect, measure, verify};
+use crate::run::{Run, Session};
+use crate::state;
+use maxim_model::names::Stage;
+use maxim_model::plan::Plan;
+use maxim_model::status::ComponentStatus;
+use maxim_model::task::{AbsentTask, Task, TaskKind};
+use maxim_model::upgrade::{Phase, Record, Turn};
+
+/// How to roll back.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RollbackOptions {
+    /// Show the plan, change nothing.
+    pub dry_run: bool,
+}
+
+/// What a rollback did.
+#[derive(Debug, Clone)]
+pub struct RollbackOutcome {
+    /// Version that was taken back.
+    pub from: String,
+    /// Version that runs again.
+    pub to: String,
+    /// What would be or was changed.
+    pub plan: Plan,
+    /// False: a dry run, or the person said no.
+    pub applied: bool,
+    /// How many things were changed on hosts.
+    pub changes: usize,
+    /// What runs now, as measured.
+    pub components: Vec<ComponentStatus>,
+    /// Phase by phase and host by host.
+    pub timings: Vec<Timing>,
+}
+
+/// Takes the last upgrade back, as long as it was not finalized.
+pub fn rollback(context: &Context, options: RollbackOptions) -> Result<RollbackOutcome, EngineError> {
+    require_installed(context, "rollback")?;
+    refuse_where_there_is_no_way_back(record::load(&context.state)?.as_ref())?;
+    let run = Run::begin(context, "rollback", !options.dry_run)?;
+    let _control = if options.dry_run { None } else { Some(context.state.lock(&state::owner("rollback"))?) };
+    let mut record = refuse_where_there_is_no_way_back(record::load(&context.state)?.as_ref())?;
+    let mut material = Material::load(&run)?;
+    let mut sessions = connect::connect(&run);
+    let outcome = (|| {
+        probe::probe(&run, &mut sessions, DiskProbe::No);
+        if let Some(error) = connect::errors(&mut sessions) {
+            return Err(error);
+        }
+        if !options.dry_run {
+            connect::lock_hosts(&run, &mut sessions, "rollback")?;
+        }
+        let previous = previous(context)?;
+        let tasks: Vec<Vec<Task>> =
+            sessions.iter().map(|session| previous.tasks_of(&session.host.name)).collect::<Result<_, _>>()?;
+        let changes = plan::check(&run, &mut sessions, &tasks, !options.dry_run)?;
+        let key = material.secrets.get_or_make("plan_key");
+        let made = plan::assemble(&run, &sessions, &tasks, &changes, &key)?;
+        let mut outcome = RollbackOutcome {
+            from: record.to.version.clone(),
+            to: record.from.version.clone(),
+            applied: false,
+            changes: made.changes(),
+            components: Vec::new(),
+            timings: Vec::new(),
+            plan: made,
+        };
+        if options.dry_run || !context.ask.approve(&outcome.plan) {
+            outcome.timings = run.emitter.timings();
+            return Ok(outcome);
+        }
+        outcome.changes =
+            run.emitter.phase("rollback", || take_back(&run, &mut sessions, &material, &mut record, true))?;
+        outcome.components = measure::components(&run, &mut sessions, &previous.installed, true);
+        outcome.applied = true;
+        outcome.timings = run.emitter.timings();
+        Ok(outcome)
+    })();
+    connect::release(&mut sessions);
+    outcome
+}
+
+fn refuse_where_there_is_no_way_back(record: Option<&Record>) -> Result<Record, EngineError> {
+    match record {
+        Some(record) if record.phase.can_go_back() => Ok(record.clone()),
+        Some(record) if matches!(record.phase, Phase::Finalizing | Phase::Finalized) => {
+            Err(EngineError::refused(
+                "rollback",
+                format!(
+                    "the upgrade to {} was finalized at {}: its schema no longer fits {}",
+                    record.to.version, record.changed_at, record.from.version
+                ),
+            )
+            .hint("the way back is to restore a backup that was taken before the upgrade"))
+        }
+        _ => Err(EngineError::refused("rollback", "there is no upgrade to take back")
+            .hint("`maxim.ctl status` shows what runs")),
+    }
+}
+
+fn previous(context: &Context) -> Result<Kept, EngineError> {
+    Kept::load(&context.state, kept::PREVIOUS)?.ok_or_else(|| {
+        EngineError::refused("rollback", "what the version before needs was not kept")
+            .hint("restore the folder of this cluster's state from a copy")
+    })
+}
+
+/// After a failed turn: takes back what was switched, and says what came of both.
+pub(super) fn after_failure(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    material: &Material,
+    record: &mut Record,
+    failure: &EngineError,
+) -> EngineError {
+    let place = if failure.host.is_empty() { String::new() } else { format!("{}: ", failure.host) };
+    record.failure = format!("{place}{}", failure.cause);
+    run.emitter.warn(
+        &failure.host,
+        &failure.step,
+        format!("the upgrade failed: {}", failure.cause),
+        format!("every host that was switched is taken back to {}", record.from.version),
+    );
+    let back = take_back(run, sessions, material, record, false);
+    let mut error = failure.clone();
+    error.class = Class::Failed;
+    match back {
+        Ok(_) => {
+            error.cause = format!(
+                "{}; every host was taken back to version {} and proven by messages",
+                failure.cause, record.from.version
+            );
+            error.hint("nothing was lost; the bundle cannot be used as it is")
+        }
+        Err(other) => {
+            error.cause = format!("{}; and the way back is not complete", failure.cause);
+            let hint =
+                "when the hosts can be reached, run `maxim.ctl rollback`; it goes on where this stopped";
+            EngineError::join(vec![error.hint(hint), other]).unwrap_or_else(|| failure.clone())
+        }
+    }
+}
+
+/// Completes a rollback by itself that was killed; the upgrade has failed all the same.
+pub(super) fn complete(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    mut record: Record,
+    material: &Material,
+) -> EngineError {
+    let why =
+        if record.failure.is_empty() { "a rollback was begun".to_owned() } else { record.failure.clone() };
+    match run.emitter.phase("rollback", || take_back(run, sessions, material, &mut record, false)) {
+        Ok(_) => EngineError::failed(
+            "upgrade",
+            format!("{why}; every host was taken back to version {}", record.from.version),
+        )
+        .hint("upgrade with another bundle"),
+        Err(error) => error,
+    }
+}
+
+/// Takes back every host whose turn has begun (`all`: every host), the last one first; how many things were changed.
+pub(super) fn take_back(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    material: &Material,
+    record: &mut Record,
+    all: bool,
+) -> Result<usize, EngineError> {
+    let context = run.context;
+    let previous = previous(context)?;
+    let next = Kept::load(&context.state, kept::NEXT)?;
+    record.phase = Phase::RollingBack;
+    record::save(&context.state, record)?;
+    context.state.save_installed(&previous.installed)?;
+    let mut done = 0;
+    let mut errors = Vec::new();
+    for place in order(&context.topology).into_iter().rev() {
+        let host = context.topology.hosts[place].name.clone();
+        if !all && record.turn(&host) == Turn::Waiting {
+            continue;
+        }
+        let taken = (|| {
+            let mut tasks = previous.tasks_of(&host)?;
+            let newer = next.as_ref().map(|next| next.tasks_of(&host)).transpose()?.unwrap_or_default();
+            tasks.extend(only_newer(&tasks, &newer));
+            let changes = turn::look(run, &mut sessions[place], &tasks)?;
+            if record.turn(&host) == Turn::TakenBack && turn::is_nothing(&changes) {
+                return Ok(());
+            }
+            done += turn::turn(
+                run,
+                sessions,
+                place,
+                &tasks,
+                &changes,
+                material,
+                &previous.installed,
+                turn::Proof::Itself,
+            )?;
+            record.set_turn(&host, Turn::TakenBack);
+            record::save(&context.state, record)
+        })();
+        match taken {
+            Ok(()) => {}
+            // The others are taken back all the same: one that cannot be reached must not keep them.
+            Err(error) if error.class == Class::Interrupted => return Err(error),
+            Err(error) => errors.push(error),
+        }
+    }
+    if let Some(error) = EngineError::join(errors) {
+        return Err(error);
+    }
+    // Now that all of them run the same again.
+    verify::canary(run, sessions, material.authority.certificate())?;
+    previous.save(&context.state, kept::APPLIED)?;
+    record.phase = Phase::RolledBack;
+    record::save(&context.state, record)?;
+    Ok(done)
+}
+
+/// Removal of the files and services that only the newer version has.
+fn only_newer(older: &[Task], newer: &[Task]) -> Vec<Task> {
+    let place = |task: &Task| match &task.kind {
+        TaskKind::File(file) => Some(AbsentTask::File(file.path.clone())),
+        TaskKind::Unit(unit) if unit.manager == maxim_model::task::ServiceManager::Systemd => {
+            let name = &unit.name;
+            let full = if name.contains('.') { name.clone() } else { format!("{name}.service") };
+            Some(AbsentTask::Unit(full))
+        }
+        _ => None,
+    };
+    let there: Vec<AbsentTask> = older.iter().filter_map(place).collect();
+    newer
+        .iter()
+        .filter_map(|task| place(task).map(|absent| (task, absent)))
+        .filter(|(_, absent)| !there.contains(absent))
+        .map(|(task, absent)| Task {
+            id: format!("{}-removed", task.id),
+            stage: Stage::Console,
+            restarts: Vec::new(),
+            reloads: Vec::new(),
+            kind: TaskKind::Absent(absent),
+            ..task.clone()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{only_newer, refuse_where_there_is_no_way_back};
+    use maxim_model::Secret;
+    use maxim_model::names::Stage;
+    use maxim_model::task::{AbsentTask, FileTask, Task, TaskKind};
+
+    fn file(path: &str) -> Task {
+        Task {
+            id: format!("im/{path}"),
+            component: "im".into(),
+            stage: Stage::Prepare,
+            restarts: vec!["maxim-im".into()],
+            reloads: Vec::new(),
+            deadline_seconds: 1,
+            kind: TaskKind::File(FileTask {
+                path: path.into(),
+                content: Secret::new("x"),
+                sensitive: false,
+                owner: String::new(),
+                group: String::new(),
+                mode: "0644".into(),
+                only_if_absent: false,
+            }),
+        }
+    }
+
+    #[test]
+    fn what_only_the_newer_version_has_is_removed() {
+        let removed = only_newer(&[file("/a")], &[file("/a"), file("/b")]);
+        assert_eq!(removed.len(), 1);
+        assert_eq!(removed[0].kind, TaskKind::Absent(AbsentTask::File("/b".into())));
+        assert!(removed[0].restarts.is_empty() && removed[0].id == "im//b-removed");
+    }
+
+    #[test]
+    fn without_an_upgrade_there_is_nothing_to_take_back() {
+        assert_eq!(refuse_where_there_is_no_way_back(None).unwrap_err().exit_code(), 5);
+    }
+}

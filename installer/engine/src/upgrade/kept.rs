@@ -1,0 +1,111 @@
+//! The tasks of a version as they were rendered: what a rollback applies.
+//!
+//! Kept on the control host after every install (`tasks/applied.json`) and at the begin of an upgrade (`previous.json`,
+//! `next.json`), 0600, because they hold secrets. Rendering the version before anew would need its playbooks, its
+//! templates and its program; its tasks say to the byte what stood on the hosts.
+
+use crate::error::EngineError;
+use crate::files;
+use crate::run::Session;
+use crate::state::{Installed, StateDir};
+use maxim_model::task::Task;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Of what is installed.
+pub(super) const APPLIED: &str = "applied";
+/// Of what an upgrade goes from.
+pub(super) const PREVIOUS: &str = "previous";
+/// Of what an upgrade goes to.
+pub(super) const NEXT: &str = "next";
+
+/// The tasks of every host, and what they make.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub installed: Installed,
+    pub hosts: BTreeMap<String, Vec<Task>>,
+}
+
+impl Kept {
+    /// Of these hosts.
+    pub fn new(installed: Installed, sessions: &[Session<'_>], tasks: &[Vec<Task>]) -> Self {
+        let hosts = sessions.iter().map(|session| session.host.name.clone()).zip(tasks.iter().cloned());
+        Self { installed, hosts: hosts.collect() }
+    }
+
+    /// Reads those of a kind.
+    pub fn load(state: &StateDir, kind: &str) -> Result<Option<Self>, EngineError> {
+        let path = state.file("tasks").join(format!("{kind}.json"));
+        files::read_optional(&path)?
+            .map(|mut text| {
+                let read = serde_json::from_str(&text)
+                    .map_err(|error| EngineError::failed("state", format!("{}: {error}", path.display())));
+                zeroize::Zeroize::zeroize(&mut text);
+                read
+            })
+            .transpose()
+    }
+
+    /// Writes them as a kind.
+    pub fn save(&self, state: &StateDir, kind: &str) -> Result<(), EngineError> {
+        let folder = state.file("tasks");
+        files::private_folder(&folder)?;
+        let mut text =
+            serde_json::to_vec(self).map_err(|error| EngineError::failed("state", error.to_string()))?;
+        let written = files::write_whole(&folder.join(format!("{kind}.json")), &text, 0o600);
+        zeroize::Zeroize::zeroize(&mut text);
+        written
+    }
+
+    /// Forgets those of a kind.
+    pub fn remove(state: &StateDir, kind: &str) -> Result<(), EngineError> {
+        let path = state.file("tasks").join(format!("{kind}.json"));
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(EngineError::failed("state", format!("{}: {error}", path.display())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The tasks of a host.
+    pub fn tasks_of(&self, host: &str) -> Result<Vec<Task>, EngineError> {
+        self.hosts.get(host).cloned().ok_or_else(|| {
+            EngineError::refused("upgrade", "the host was not part of what is kept of this version")
+                .on(host)
+                .hint("hosts are added and removed before or after an upgrade, not in the middle")
+        })
+    }
+}
+
+/// Keeps what an install has made.
+pub(crate) fn keep(
+    state: &StateDir,
+    installed: &Installed,
+    sessions: &[Session<'_>],
+    tasks: &[Vec<Task>],
+) -> Result<(), EngineError> {
+    Kept::new(installed.clone(), sessions, tasks).save(state, APPLIED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{APPLIED, Kept};
+    use crate::state::{Installed, StateDir};
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn tasks_are_kept_privately_and_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::at(folder.path());
+        let kept = Kept { installed: Installed::default(), hosts: [("a".to_owned(), Vec::new())].into() };
+        kept.save(&state, APPLIED).unwrap();
+        let mode = folder.path().join("tasks/applied.json").metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(Kept::load(&state, APPLIED).unwrap(), Some(kept.clone()));
+        assert_eq!(kept.tasks_of("b").unwrap_err().exit_code(), 5);
+        Kept::remove(&state, APPLIED).unwrap();
+        Kept::remove(&state, APPLIED).unwrap();
+        assert_eq!(Kept::load(&state, APPLIED).unwrap(), None);
+    }
+}

@@ -1,0 +1,403 @@
+//! `upgrade` and `rollback`: from one version to the next host by host, and back.
+//!
+//! Steps of [`upgrade`]: the bundle is judged against what is installed ([`maxim_model::upgrade::judge`]); hosts are
+//! connected, looked at (room for both versions, every component well) and locked; a snapshot is taken
+//! ([`mod@snapshot`]); images and programs are staged on all hosts while the version before serves ([`stage`]); then
+//! each host has its turn ([`turn`]): files, drain, switch, health, messages through it. When a turn fails, the hosts
+//! that had theirs are taken back at once ([`back`]), program, configuration and unit as they were. The new version
+//! only expands the schema ([`mod@schema`]), so that the one before works on it until [`finalize`] has been asked for.
+//!
+//! Where it stands is kept in `upgrade.json` ([`record`]), and the tasks of both versions beside it ([`kept`]): a run
+//! that was killed is completed by the next, which measures what each host runs and leaves alone what is done.
+//!
+//! What it deliberately does not do: change data. A store of another release series is refused.
+
+mod back;
+mod finalize;
+mod kept;
+mod plan;
+mod program;
+mod record;
+mod schema;
+mod snapshot;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod turn;
+
+pub use back::{RollbackOptions, RollbackOutcome, rollback};
+pub use finalize::{FinalizeOutcome, finalize};
+pub(crate) use kept::keep;
+pub use plan::UpgradePlan;
+pub use program::program_of_bundle;
+pub(crate) use record::{forget, refuse_other_version, status};
+
+use crate::actions::install;
+use crate::actions::status::require_installed;
+use crate::context::Context;
+use crate::delivery::{self, Delivery};
+use crate::error::{Class, EngineError};
+use crate::events::Timing;
+use crate::phases::plan::Material;
+use crate::phases::probe::DiskProbe;
+use crate::phases::{connect, measure, verify};
+use crate::run::{Run, Session};
+use crate::state::{self, Installed};
+use kept::Kept;
+use maxim_model::manifest::Manifest;
+use maxim_model::names::Role;
+use maxim_model::status::{ComponentStatus, Health};
+use maxim_model::topology::Topology;
+use maxim_model::upgrade::{Phase, RECORD_FORMAT, Record, Release, Turn, judge};
+
+/// Name of the check that every component is well, for `--force`.
+const HEALTH_CHECK: &str = "upgrade.health";
+
+/// How to upgrade.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UpgradeOptions {
+    /// Show the plan, change nothing.
+    pub dry_run: bool,
+    /// Go on without a snapshot.
+    pub no_snapshot: bool,
+    /// Afterwards pass the point of no return too.
+    pub finalize: bool,
+}
+
+/// What an upgrade did.
+#[derive(Debug, Clone)]
+pub struct UpgradeOutcome {
+    /// What was planned.
+    pub plan: UpgradePlan,
+    /// False: a dry run, or the person said no.
+    pub applied: bool,
+    /// How many things were changed on hosts.
+    pub changes: usize,
+    /// What runs now, as measured.
+    pub components: Vec<ComponentStatus>,
+    /// Whether the point of no return was passed.
+    pub finalized: bool,
+    /// Phase by phase and host by host.
+    pub timings: Vec<Timing>,
+}
+
+/// Says whether a bundle can follow what is installed, before anything else is done with it.
+pub fn admit(context: &Context, manifest: &Manifest) -> Result<(), EngineError> {
+    let installed = require_installed(context, "upgrade")?;
+    let record = record::load(&context.state)?;
+    admitted(manifest, context.delivery.manifest_sha256(), &installed, record.as_ref()).map(|_| ())
+}
+
+/// What is upgraded from: what is installed, or what the upgrade that is under way began with.
+fn admitted(
+    manifest: &Manifest,
+    manifest_sha256: &str,
+    installed: &Installed,
+    record: Option<&Record>,
+) -> Result<Release, EngineError> {
+    let from = match record {
+        Some(record) if is_of(record, manifest_sha256) => record.from.clone(),
+        Some(record) if matches!(record.phase, Phase::Switching | Phase::RollingBack | Phase::Finalizing) => {
+            return Err(EngineError::refused(
+                "upgrade",
+                format!(
+                    "an upgrade from {} to {} is under way since {}",
+                    record.from.version, record.to.version, record.started_at
+                ),
+            )
+            .hint("complete it with the bundle it began with, or take it back with `maxim.ctl rollback`"));
+        }
+        _ => Release {
+            version: installed.version.clone(),
+            manifest_sha256: String::new(),
+            versions: installed.versions.clone(),
+        },
+    };
+    judge(manifest, &from.version, &from.versions)
+        .map_err(|refusal| EngineError::refused("upgrade", refusal.to_string()).hint(refusal.hint()))?;
+    Ok(from)
+}
+
+/// Whether a record is of the upgrade to this very bundle, under way or complete and not finalized.
+fn is_of(record: &Record, manifest_sha256: &str) -> bool {
+    (record.phase.is_under_way() || record.phase == Phase::Switched)
+        && record.to.manifest_sha256 == manifest_sha256
+}
+
+/// Upgrades to the bundle of the context's delivery.
+pub fn upgrade(context: &Context, options: UpgradeOptions) -> Result<UpgradeOutcome, EngineError> {
+    let run = Run::begin(context, "upgrade", !options.dry_run)?;
+    upgrade_with(&run, options)
+}
+
+/// The same in a run that exists.
+pub(crate) fn upgrade_with(run: &Run<'_>, options: UpgradeOptions) -> Result<UpgradeOutcome, EngineError> {
+    let context = run.context;
+    let Delivery::Bundle(bundle) = &context.delivery else {
+        return Err(EngineError::usage("upgrade", "an upgrade needs a bundle")
+            .hint("name it with --bundle; in a checkout `maxim.ctl bundle build` makes one"));
+    };
+    let installed = require_installed(context, "upgrade")?;
+    if context.state.topology()?.is_some_and(|applied| applied != context.topology_text) {
+        return Err(EngineError::usage("upgrade", "the topology is not the one that was applied")
+            .hint("change the configuration before or after the upgrade, with `maxim.ctl install`; without -f and --set the applied one is used"));
+    }
+    let manifest = bundle.manifest().clone();
+    let record = record::load(&context.state)?;
+    admitted(&manifest, context.delivery.manifest_sha256(), &installed, record.as_ref())?;
+    let begun = record.as_ref().is_some_and(|record| is_of(record, context.delivery.manifest_sha256()));
+    let snapshot = if options.dry_run || begun { String::new() } else { snapshot::take(context, options)? };
+    let to = Release {
+        version: manifest.version.clone(),
+        manifest_sha256: context.delivery.manifest_sha256().to_owned(),
+        versions: std::collections::BTreeMap::new(),
+    };
+    let _control = if options.dry_run { None } else { Some(context.state.lock(&state::owner("upgrade"))?) };
+    // Anew, now that nobody else works on it.
+    let record = record::load(&context.state)?;
+    let from = admitted(&manifest, context.delivery.manifest_sha256(), &installed, record.as_ref())?;
+    let mut material = Material::load(run)?;
+    delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
+    let mut upgrade = Upgrade { run, options, installed, record, from, to, manifest, snapshot };
+    let mut sessions = connect::connect(run);
+    let outcome = upgrade.on(&mut sessions, &mut material);
+    connect::release(&mut sessions);
+    outcome
+}
+
+/// One upgrade: what it goes from and to.
+struct Upgrade<'a> {
+    run: &'a Run<'a>,
+    options: UpgradeOptions,
+    installed: Installed,
+    /// Of an upgrade before, or of this one when it was killed.
+    record: Option<Record>,
+    from: Release,
+    to: Release,
+    manifest: Manifest,
+    /// The snapshot that was taken; empty: none.
+    snapshot: String,
+}
+
+impl Upgrade<'_> {
+    /// The record of this very upgrade, when a run before was killed or has completed it.
+    fn resumed(&self) -> Option<&Record> {
+        self.record.as_ref().filter(|record| is_of(record, &self.to.manifest_sha256))
+    }
+
+    fn on(
+        &mut self,
+        sessions: &mut [Session<'_>],
+        material: &mut Material,
+    ) -> Result<UpgradeOutcome, EngineError> {
+        let context = self.run.context;
+        install::preflight_or_refuse(self.run, sessions, DiskProbe::No)?;
+        context.cancel.check("probe")?;
+        if self.resumed().is_none() {
+            self.require_health(sessions)?;
+        }
+        if !self.options.dry_run {
+            connect::lock_hosts(self.run, sessions, "upgrade")?;
+        }
+        if let Some(record) = self.resumed().filter(|record| record.phase == Phase::RollingBack) {
+            return Err(back::complete(self.run, sessions, record.clone(), material));
+        }
+        let schema = schema::of_cluster(self.run, sessions, !self.options.dry_run)?;
+        schema::fits(schema.as_ref(), &self.manifest, self.resumed().is_some())?;
+        let (tasks, changes, made) =
+            install::plan_install(self.run, sessions, material, !self.options.dry_run)?;
+        let plan = UpgradePlan::new(self, schema.as_ref(), &tasks, &changes, made);
+        let mut outcome = UpgradeOutcome {
+            applied: false,
+            changes: plan.plan.changes(),
+            components: Vec::new(),
+            finalized: false,
+            timings: Vec::new(),
+            plan,
+        };
+        if self.options.dry_run {
+            outcome.timings = self.run.emitter.timings();
+            return Ok(outcome);
+        }
+        let complete =
+            self.resumed().is_none_or(|record| matches!(record.phase, Phase::Switched | Phase::Finalizing));
+        let finalizing = self.resumed().is_some_and(|record| record.phase == Phase::Finalizing);
+        if finalizing && outcome.changes > 0 {
+            return Err(EngineError::refused("upgrade", "it is being finalized, and hosts have changed since")
+                .hint("complete that with `maxim.ctl upgrade --finalize`, then put the hosts right with `maxim.ctl install`"));
+        }
+        let nothing = outcome.changes == 0 && complete;
+        if !nothing {
+            if !context.ask.approve_upgrade(&outcome.plan) {
+                outcome.timings = self.run.emitter.timings();
+                return Ok(outcome);
+            }
+            context.cancel.check("upgrade")?;
+            outcome.changes = self.go(sessions, material, &tasks, &changes)?;
+        }
+        outcome.applied = true;
+        if self.options.finalize {
+            finalize::on(self.run, sessions, material)?;
+            outcome.finalized = true;
+        }
+        let installed = context.state.installed()?.unwrap_or_default();
+        outcome.components = measure::components(self.run, sessions, &installed, true);
+        outcome.timings = self.run.emitter.timings();
+        Ok(outcome)
+    }
+
+    /// Everything that changes something; how much it was.
+    fn go(
+        &self,
+        sessions: &mut [Session<'_>],
+        material: &mut Material,
+        tasks: &[Vec<maxim_model::task::Task>],
+        changes: &[Vec<maxim_model::task::Change>],
+    ) -> Result<usize, EngineError> {
+        let (run, context) = (self.run, self.run.context);
+        if let Delivery::Bundle(bundle) = &context.delivery {
+            run.emitter
+                .phase("bundle", || bundle.verify_beside().join())
+                .unwrap_or_else(|_| Err(EngineError::failed("bundle", "checking the bundle ended early")))?;
+            bundle.pin(&context.state)?;
+        }
+        material.save(context)?;
+        let next = Kept::new(install::wanted_after(run, material, &self.installed), sessions, tasks);
+        let before = match self.resumed() {
+            Some(_) => Kept::load(&context.state, kept::PREVIOUS)?,
+            None => Kept::load(&context.state, kept::APPLIED)?,
+        };
+        let before = before.ok_or_else(|| {
+            EngineError::refused("upgrade", "what is installed did not keep what a rollback needs")
+                .hint("run `maxim.ctl install` with the bundle of the installed version once, then upgrade")
+        })?;
+        let mut record = match self.resumed() {
+            Some(record) => record.clone(),
+            None => self.new_record(),
+        };
+        before.save(&context.state, kept::PREVIOUS)?;
+        next.save(&context.state, kept::NEXT)?;
+        record::save(&context.state, &mut record)?;
+        if record.snapshot.is_empty() {
+            run.emitter.warn("", "snapshot", "no snapshot was taken before this upgrade", "");
+        }
+        let mut done = stage::stage(run, sessions, tasks, changes, material)?;
+        context.cancel.check("upgrade")?;
+
+        record.phase = Phase::Switching;
+        record::save(&context.state, &mut record)?;
+        // What is wanted from now on; a host that waits for its turn is seen to run another version.
+        context.state.save_installed(&next.installed)?;
+        let switched = run.emitter.phase("switch", || self.turns(sessions, material, &next, &mut record));
+        match switched {
+            Ok(count) => done += count,
+            Err(error) if error.class == Class::Interrupted => return Err(error),
+            Err(error) => {
+                return Err(run.emitter.phase("rollback", || {
+                    back::after_failure(run, sessions, material, &mut record, &error)
+                }));
+            }
+        }
+        let mut installed = next.installed.clone();
+        installed.generation = before.installed.generation + 1;
+        installed.installed_at = crate::events::now_rfc3339();
+        context.state.save_installed(&installed)?;
+        Kept { installed, ..next }.save(&context.state, kept::APPLIED)?;
+        record.phase = Phase::Switched;
+        record::save(&context.state, &mut record)?;
+        Ok(done)
+    }
+
+    /// Each host in its turn; how many things were changed.
+    fn turns(
+        &self,
+        sessions: &mut [Session<'_>],
+        material: &mut Material,
+        next: &Kept,
+        record: &mut Record,
+    ) -> Result<usize, EngineError> {
+        let (run, context) = (self.run, self.run.context);
+        let mut done = 0;
+        for place in order(&context.topology) {
+            context.cancel.check("upgrade")?;
+            let host = context.topology.hosts[place].name.clone();
+            let tasks = next.tasks_of(&host)?;
+            let changes = turn::look(run, &mut sessions[place], &tasks)?;
+            if record.turn(&host) == Turn::Done && turn::is_nothing(&changes) {
+                continue;
+            }
+            record.set_turn(&host, Turn::Begun);
+            record::save(&context.state, record)?;
+            done += turn::turn(
+                run,
+                sessions,
+                place,
+                &tasks,
+                &changes,
+                material,
+                &next.installed,
+                turn::Proof::Neighbours,
+            )?;
+            record.set_turn(&host, Turn::Done);
+            record::save(&context.state, record)?;
+        }
+        // Proven once more over all of them, now that none is of the version before.
+        verify::canary(run, sessions, material.authority.certificate())?;
+        Ok(done)
+    }
+
+    fn new_record(&self) -> Record {
+        let topology = &self.run.context.topology;
+        let now = crate::events::now_rfc3339();
+        Record {
+            format: RECORD_FORMAT,
+            from: self.from.clone(),
+            to: self.to.clone(),
+            phase: Phase::Staging,
+            hosts: order(topology)
+                .into_iter()
+                .map(|place| (topology.hosts[place].name.clone(), Turn::Waiting))
+                .collect(),
+            snapshot: self.snapshot.clone(),
+            started_at: now.clone(),
+            changed_at: now,
+            failure: String::new(),
+        }
+    }
+
+    /// Every component is well before anything is switched: what is broken before would be blamed on the upgrade.
+    fn require_health(&self, sessions: &mut [Session<'_>]) -> Result<(), EngineError> {
+        let found = measure::components(self.run, sessions, &self.installed, false);
+        let errors = found
+            .iter()
+            .filter(|one| !matches!(one.health, Health::Well | Health::Attention))
+            .map(|one| {
+                EngineError::new(Class::Preflight, HEALTH_CHECK, format!("{}: {}", one.component, one.detail))
+                    .on(&one.host)
+                    .hint("repair it first: `maxim.ctl doctor` and `maxim.ctl logs` tell what is wrong")
+            })
+            .collect();
+        match EngineError::join(errors) {
+            Some(error) if self.run.context.force.iter().any(|id| id == HEALTH_CHECK) => {
+                self.run.emitter.warn(&error.host, HEALTH_CHECK, error.cause, error.hint);
+                Ok(())
+            }
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Places of the hosts in the order of their turns: stores first, then the IM core's, then the rest.
+fn order(topology: &Topology) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..topology.hosts.len()).collect();
+    places.sort_by_key(|place| {
+        let roles = &topology.hosts[*place].roles;
+        if roles.iter().any(|role| matches!(role, Role::Mariadb | Role::Postgresql | Role::Redis)) {
+            0
+        } else {
+            1 + u8::from(!roles.contains(&Role::Im))
+        }
+    });
+    places
+}
