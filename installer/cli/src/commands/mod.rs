@@ -2,6 +2,7 @@
 
 mod agent;
 mod apply;
+mod backup;
 mod bundle;
 mod ca;
 mod check;
@@ -52,6 +53,7 @@ pub(crate) fn hidden(arguments: &[OsString]) -> Option<ExitCode> {
     match arguments.get(1)?.to_str()? {
         "agent" => Some(agent::run(&arguments[2..])),
         "supervise" => Some(supervise::run(&arguments[2..])),
+        "backup-feed" => Some(backup::feed(&arguments[2..])),
         _ => None,
     }
 }
@@ -74,6 +76,7 @@ pub(crate) fn run(cli: Cli, printer: &Arc<Printer>) -> Outcome {
         Command::Doctor => doctor::run(&call),
         Command::Unlock(arguments) => unlock::run(&call, arguments),
         Command::Ca(command) => ca::run(&call, &command),
+        Command::Backup(command) => backup::run(&call, command),
         Command::Bundle(command) => bundle::run(&call, command),
         Command::Uninstall(arguments) => uninstall::run(&call, &arguments),
         Command::Completion(arguments) => Ok(completion::run(&call, &arguments)),
