@@ -15,6 +15,8 @@ use crate::error::EngineError;
 use crate::events::{Timing, millis};
 use crate::phases::verify::{admin, connect_address, with_port};
 use crate::phases::connect;
+use crate::remote::Mode;
+use crate::render::context::read_pem;
 use crate::run::{Run, Session};
 use crate::secrets::Secrets;
 use crate::state;
@@ -26,7 +28,7 @@ use maxim_model::backup::wire::{BackupReply, BackupRequest, CanaryMail};
 use maxim_model::backup::{Part, PartKind, SetKind, SetManifest};
 use maxim_model::event::EventKind;
 use maxim_model::names::Role;
-use maxim_model::wire::Access;
+use maxim_model::topology::Tls;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -220,7 +222,7 @@ fn part(
         .connected
         .as_mut()
         .ok_or_else(|| EngineError::failed(&*step, "the host is not connected").on(&origin.host))?;
-    let mut agent = connected.agent(Access::Full)?;
+    let mut agent = connected.agent(Mode::Change)?;
     run.scope(&mut agent)?;
     let measure = BackupRequest::Measure { source: origin.source.clone() };
     let measured = ask(&mut agent, &step, measure, Duration::from_mins(2))?;
@@ -347,6 +349,10 @@ fn leave_canary(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Option<(CanaryMa
             password: Secret::new(receiver.password.expose()),
             body: format!("backup {:032x}", rand::random::<u128>()),
         };
+        let (ca_certificate, pinned_certificate) = match &topology.tls {
+            Tls::PrivateCa => (authority.certificate().to_owned(), String::new()),
+            Tls::Files { cert, .. } => (String::new(), read_pem(cert)?),
+        };
         let mail = CanaryMail {
             domain: topology.domain.clone(),
             address,
@@ -354,8 +360,8 @@ fn leave_canary(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Option<(CanaryMa
             password: Secret::new(sender.password.expose()),
             to: mark.receiver.clone(),
             body: mark.body.clone(),
-            ca_certificate: authority.certificate().to_owned(),
-            pinned_certificate: String::new(),
+            ca_certificate,
+            pinned_certificate,
             deadline_seconds: CANARY_SECONDS,
         };
         let sent = ask(

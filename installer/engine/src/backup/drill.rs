@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::error::EngineError;
 use crate::events::millis;
 use crate::phases::connect;
-use crate::remote::Agent;
+use crate::remote::{Agent, Mode};
 use crate::run::{Run, Session};
 use crate::state::{self, Installed};
 use maxim_model::backup::manifest::PROVEN_TAG;
@@ -25,7 +25,6 @@ use maxim_model::backup::wire::{BackupReply, BackupRequest, DrillRequest, Source
 use maxim_model::backup::{PartKind, SetManifest};
 use maxim_model::names::Role;
 use maxim_model::task::{AbsentTask, TaskKind};
-use maxim_model::wire::Access;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
@@ -242,7 +241,7 @@ fn start(run: &Run<'_>, session: &mut Session<'_>, mut request: DrillRequest) ->
         .connected
         .as_mut()
         .ok_or_else(|| EngineError::failed("drill", "the host is not connected").on(&host))?;
-    let mut agent = connected.agent(Access::Full)?;
+    let mut agent = connected.agent(Mode::Change)?;
     run.scope(&mut agent)?;
     let drilled = ask(&mut agent, "drill", BackupRequest::Drill(request), Duration::from_secs(SECONDS + 30))?;
     agent.finish(Duration::from_secs(5));

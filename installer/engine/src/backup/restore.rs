@@ -21,6 +21,7 @@ use crate::error::EngineError;
 use crate::events::{Timing, millis};
 use crate::files;
 use crate::phases::{connect, measure, verify};
+use crate::remote::Mode;
 use crate::run::{Run, Session};
 use crate::secrets::Secrets;
 use crate::state::{self, StateDir};
@@ -31,7 +32,7 @@ use maxim_model::backup::{Part, PartKind, RecoveryKit, RepositoryAccess, SetKind
 use maxim_model::event::EventKind;
 use maxim_model::names::Role;
 use maxim_model::status::Health;
-use maxim_model::wire::{Access, Request, ServiceAction};
+use maxim_model::wire::{Request, ServiceAction};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
@@ -406,7 +407,7 @@ pub(super) fn receive(
         .connected
         .as_mut()
         .ok_or_else(|| EngineError::failed(&*step, "the host is not connected").on(&host))?;
-    let mut agent = connected.agent(Access::Full)?;
+    let mut agent = connected.agent(Mode::Change)?;
     run.scope(&mut agent)?;
     run.emitter.emit(EventKind::TaskStarted { host: host.clone(), step: step.clone(), title: "restore".into() });
     let receive = BackupRequest::Receive { source: origin.source.clone() };

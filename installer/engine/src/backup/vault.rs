@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::error::EngineError;
 use crate::files;
 use super::tasks;
-use crate::remote::{Agent, Connected};
+use crate::remote::{Agent, Connected, Mode};
 use crate::run::Run;
 use crate::secrets::Secrets;
 use maxim_model::Secret;
@@ -20,7 +20,6 @@ use maxim_model::backup::wire::{BackupReply, BackupRequest, ResticCommand};
 use maxim_model::backup::{Repository, RepositoryAccess, SetKind, SetManifest};
 use maxim_model::names::Role;
 use maxim_model::topology::{Host, Topology};
-use maxim_model::wire::Access;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -148,7 +147,7 @@ impl Vault {
         let host = host(&run.context.topology)
             .ok_or_else(|| EngineError::usage("backup", "no host of this cluster can keep a repository"))?;
         let mut connected = run.connect(host)?;
-        let mut agent = connected.agent(Access::Full)?;
+        let mut agent = connected.agent(Mode::Change)?;
         run.scope(&mut agent)?;
         let mut vault = Self { connected, agent, access };
         vault.have_restic(run)?;
@@ -220,7 +219,7 @@ impl Vault {
         file: &str,
         take: impl FnMut(&[u8]) -> Result<(), EngineError>,
     ) -> Result<Ended, EngineError> {
-        let mut agent = self.connected.agent(Access::Full)?;
+        let mut agent = self.connected.agent(Mode::Change)?;
         run.scope(&mut agent)?;
         let command = ResticCommand::Dump { snapshot: snapshot.into(), file: file.into() };
         pull(agent, step, BackupRequest::Restic { access: Box::new(self.access.clone()), command }, take)
