@@ -167,6 +167,7 @@ mod tests {
             hosts,
             components,
             endpoints: Endpoints::default(),
+            backup: maxim_model::backup::BackupRecord::default(),
             measured_at: String::new(),
         }
     }

@@ -218,6 +218,7 @@ mod tests {
             hosts: Vec::new(),
             components: Vec::new(),
             endpoints: Endpoints::default(),
+            backup: maxim_model::backup::BackupRecord::default(),
             measured_at: String::new(),
         }
     }

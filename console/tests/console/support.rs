@@ -327,6 +327,7 @@ pub fn cluster(im: Health) -> ClusterStatus {
             web: vec!["https://im.acme.example/".into()],
             console: vec!["https://im.acme.example:9443/".into()],
         },
+        backup: maxim_model::backup::BackupRecord::default(),
         measured_at: "2026-11-21T03:00:00Z".into(),
     }
 }

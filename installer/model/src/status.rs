@@ -94,6 +94,9 @@ pub struct ClusterStatus {
     pub components: Vec<ComponentStatus>,
     /// Endpoints.
     pub endpoints: Endpoints,
+    /// What was done about backups last.
+    #[serde(default)]
+    pub backup: crate::backup::BackupRecord,
     /// When it was measured, RFC 3339.
     pub measured_at: String,
 }

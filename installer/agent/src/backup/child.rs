@@ -23,7 +23,12 @@ pub struct Running {
 }
 
 /// Starts a program with piped standard streams. `environment` holds no secret.
-pub fn start(title: &str, program: &str, arguments: &[String], environment: &[(&str, &str)]) -> Result<Running> {
+pub fn start(
+    title: &str,
+    program: &str,
+    arguments: &[String],
+    environment: &[(&str, &str)],
+) -> Result<Running> {
     start_as(title, program, arguments, environment, None)
 }
 
@@ -86,7 +91,11 @@ impl Running {
 
     /// Waits for its end: how it ended, and what it said. `watch` is asked now and then whether to go on; when it says
     /// no, the child is asked to end, and killed when it does not.
-    pub fn wait(&mut self, patience: Duration, mut watch: impl FnMut() -> bool) -> Result<(ExitStatus, String)> {
+    pub fn wait(
+        &mut self,
+        patience: Duration,
+        mut watch: impl FnMut() -> bool,
+    ) -> Result<(ExitStatus, String)> {
         drop(self.child.stdin.take());
         let until = Instant::now() + patience;
         let mut asked: Option<Instant> = None;

@@ -68,7 +68,9 @@ pub fn drill(request: &DrillRequest) -> Result<Reply> {
             return Ok(Err(()));
         }
         let found = read_text(&ports);
-        let Some((xmpp, metrics)) = listening(&found) else { return Err("it has not opened its ports".into()) };
+        let Some((xmpp, metrics)) = listening(&found) else {
+            return Err("it has not opened its ports".into());
+        };
         crate::wait::http(&format!("http://{metrics}/readyz"), Duration::from_secs(2))?;
         Ok(Ok(xmpp))
     })?;

@@ -88,10 +88,11 @@ fn from_image(image: &Path) -> Option<Program> {
     }
     let libraries = fs::read_dir(image.join("usr/lib")).ok()?.flatten().map(|entry| entry.path());
     for folder in libraries {
-        let loader = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()).find(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.starts_with("ld-linux") || name.starts_with("ld64")
-        });
+        let loader =
+            fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()).find(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                name.starts_with("ld-linux") || name.starts_with("ld64")
+            });
         if let Some(loader) = loader {
             return Some(Program {
                 path: loader.display().to_string(),
@@ -116,7 +117,8 @@ impl Private {
         // Left over from agents that were killed.
         for entry in fs::read_dir(run).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let owner = name.strip_prefix("restic-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+            let owner =
+                name.strip_prefix("restic-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
             if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
                 remove_any(&entry.path());
             }
@@ -175,8 +177,9 @@ impl Restic {
             Repository::Local { .. } => arguments.push("--no-cache".into()),
             Repository::Sftp { .. } => {
                 arguments.push(format!("--cache-dir={}", work.join("cache").display()));
-                let mut ssh = "-oBatchMode=yes -oConnectTimeout=15 -oServerAliveInterval=10 -oServerAliveCountMax=3"
-                    .to_owned();
+                let mut ssh =
+                    "-oBatchMode=yes -oConnectTimeout=15 -oServerAliveInterval=10 -oServerAliveCountMax=3"
+                        .to_owned();
                 if !access.ssh_key.is_empty() {
                     let key = private.file("key", access.ssh_key.expose())?;
                     ssh.push_str(&format!(" -oIdentitiesOnly=yes -i '{key}'"));
@@ -220,7 +223,12 @@ impl Restic {
     }
 
     /// Runs a command to its end; what it said, as JSON objects.
-    fn run(&self, channel: &dyn Channel, command: &[&str], patience: Duration) -> Result<(ExitStatus, Vec<Value>)> {
+    fn run(
+        &self,
+        channel: &dyn Channel,
+        command: &[&str],
+        patience: Duration,
+    ) -> Result<(ExitStatus, Vec<Value>)> {
         let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
         let mut running = self.start(&command)?;
         let output = running.stdout()?;
@@ -234,7 +242,11 @@ impl Restic {
     /// The same; an exit status that is not 0 is a failure in restic's own words.
     fn check(&self, channel: &dyn Channel, command: &[&str], patience: Duration) -> Result<Vec<Value>> {
         let (status, said) = self.run(channel, command, patience)?;
-        if status.success() { Ok(said) } else { Err(self.failure(command.first().unwrap_or(&""), status, &said)) }
+        if status.success() {
+            Ok(said)
+        } else {
+            Err(self.failure(command.first().unwrap_or(&""), status, &said))
+        }
     }
 
     fn failure(&self, command: &str, status: ExitStatus, said: &[Value]) -> Failure {
@@ -300,7 +312,9 @@ fn text(value: &Value) -> Option<String> {
     let kind = value["message_type"].as_str().unwrap_or_default();
     match kind {
         "exit_error" | "text" => value["message"].as_str().map(str::to_owned),
-        "error" => value["error"]["message"].as_str().or_else(|| value["message"].as_str()).map(str::to_owned),
+        "error" => {
+            value["error"]["message"].as_str().or_else(|| value["message"].as_str()).map(str::to_owned)
+        }
         _ => None,
     }
 }
@@ -420,7 +434,9 @@ fn backup(
         let (status, words) = running.wait(patience, || !channel.is_gone())?;
         // Its output closes with it.
         let mut all = lines(&words);
-        if status.success() { Ok(all) } else {
+        if status.success() {
+            Ok(all)
+        } else {
             all.retain(|value| text(value).is_some());
             Err(restic.failure("backup", status, &all))
         }
@@ -432,7 +448,11 @@ fn backup(
     socket.set_write_timeout(Some(STALL)).map_err(Failure::file("write to", &place))?;
     let taken = stream::receive(channel, |bytes| {
         feed::piece(&mut socket, bytes).map_err(|error| {
-            let what = if error.kind() == std::io::ErrorKind::WouldBlock { "takes nothing any more" } else { "has ended" };
+            let what = if error.kind() == std::io::ErrorKind::WouldBlock {
+                "takes nothing any more"
+            } else {
+                "has ended"
+            };
             Failure::Talk { with: "restic".into(), what: what.into() }
         })
     });

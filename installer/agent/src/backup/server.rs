@@ -42,7 +42,8 @@ impl Database {
     /// By service, socket in its root, and name.
     pub fn new(engine: SqlEngine, service: &str, socket: &str, name: &str) -> Result<Self> {
         let plain = |text: &str| {
-            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+            !text.is_empty()
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
         };
         if !plain(service) || !plain(name) || name.contains('-') {
             return Err(Failure::Invalid(format!(
@@ -90,7 +91,12 @@ impl Database {
     }
 
     fn value(server: &Server<'_>, database: &str, sql: &str) -> Result<String> {
-        Ok(server.run(database, sql.to_owned())?.first().and_then(|row| row.first()).cloned().unwrap_or_default())
+        Ok(server
+            .run(database, sql.to_owned())?
+            .first()
+            .and_then(|row| row.first())
+            .cloned()
+            .unwrap_or_default())
     }
 
     fn version(server: &Server<'_>) -> String {
@@ -220,7 +226,10 @@ impl Database {
     fn cut_off(&self, name: &str) -> Failure {
         Failure::Content {
             what: format!("the dump of {name} was cut off"),
-            hint: format!("see `maxim.ctl logs {}`, remove the cause and run the command again", self.access.service),
+            hint: format!(
+                "see `maxim.ctl logs {}`, remove the cause and run the command again",
+                self.access.service
+            ),
         }
     }
 
@@ -297,14 +306,17 @@ impl Database {
         let mut scanner = Scanner::new(self.dialect());
         let taken = stream::receive(channel, |piece| {
             scanner.feed(piece);
-            input.write_all(piece).map_err(|error| Failure::Invalid(format!("the database's client went away: {error}")))
+            input
+                .write_all(piece)
+                .map_err(|error| Failure::Invalid(format!("the database's client went away: {error}")))
         });
         let taken = match taken {
             Ok(bytes) if !scanner.is_complete() => {
                 load.kill();
                 return Err(Failure::Content {
                     what: format!("the dump ends too early, after {bytes} bytes"),
-                    hint: "verify the repository with `maxim.ctl backup verify` and restore an older set".into(),
+                    hint: "verify the repository with `maxim.ctl backup verify` and restore an older set"
+                        .into(),
                 });
             }
             Ok(bytes) => bytes,
@@ -341,7 +353,10 @@ impl Database {
                 // A run that was killed after this step goes on here.
                 return Ok(());
             }
-            return Err(Failure::refused(format!("there is no restored database {new}"), "run the restore again"));
+            return Err(Failure::refused(
+                format!("there is no restored database {new}"),
+                "run the restore again",
+            ));
         }
         match self.access.engine {
             SqlEngine::Mariadb => {
@@ -366,7 +381,10 @@ impl Database {
                 let owner = Self::value(
                     &server,
                     "postgres",
-                    &format!("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {};\n", literal(name)),
+                    &format!(
+                        "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {};\n",
+                        literal(name)
+                    ),
                 )?;
                 Self::drop_database(&server, &old)?;
                 let mut sql = format!(
@@ -394,7 +412,15 @@ impl Database {
         let received = self.received();
         if self.access.engine == SqlEngine::Mariadb {
             for host in self.hosts(&server)? {
-                server.run("", format!("GRANT ALL PRIVILEGES ON `{}`.* TO {}@{};\n", pattern(&received), literal(&self.name), literal(&host)))?;
+                server.run(
+                    "",
+                    format!(
+                        "GRANT ALL PRIVILEGES ON `{}`.* TO {}@{};\n",
+                        pattern(&received),
+                        literal(&self.name),
+                        literal(&host)
+                    ),
+                )?;
             }
         }
         let now = stream::now_unix() * 1000;
@@ -402,7 +428,9 @@ impl Database {
             SqlEngine::Mariadb => format!("`{received}`.account"),
             SqlEngine::Postgresql => "account".to_owned(),
         };
-        server.run(&received, format!("UPDATE {table} SET created_at = {now} WHERE kind = 'canary';\n")).map(drop)
+        server
+            .run(&received, format!("UPDATE {table} SET created_at = {now} WHERE kind = 'canary';\n"))
+            .map(drop)
     }
 
     /// Hosts that the IM core's account (named as the database) may come from.
@@ -417,9 +445,15 @@ impl Database {
             let received = self.received();
             for host in self.hosts(server)? {
                 let (name, host) = (literal(&self.name), literal(&host));
-                let granted = format!("SELECT 1 FROM mysql.db WHERE User = {name} AND Host = {host} AND Db = {};\n", literal(&pattern(&received)));
+                let granted = format!(
+                    "SELECT 1 FROM mysql.db WHERE User = {name} AND Host = {host} AND Db = {};\n",
+                    literal(&pattern(&received))
+                );
                 if !server.run("", granted)?.is_empty() {
-                    server.run("", format!("REVOKE ALL PRIVILEGES ON `{}`.* FROM {name}@{host};\n", pattern(&received)))?;
+                    server.run(
+                        "",
+                        format!("REVOKE ALL PRIVILEGES ON `{}`.* FROM {name}@{host};\n", pattern(&received)),
+                    )?;
                 }
             }
         }

@@ -96,7 +96,10 @@ fn copy(path: &Path, scratch: &Path) -> Result<(Copy, i64)> {
     let (free, needed) = (stream::free(scratch), needed(bytes));
     if free < needed {
         return Err(Failure::refused(
-            format!("{} has {free} bytes free, and the copy of the database needs {needed}", scratch.display()),
+            format!(
+                "{} has {free} bytes free, and the copy of the database needs {needed}",
+                scratch.display()
+            ),
             "free space there and run the command again; nothing was written",
         ));
     }
@@ -138,12 +141,12 @@ pub fn sums(path: &Path) -> Result<Vec<TableSum>> {
     let failed = wrong(path);
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(&failed)?;
     let mut names = database
-        .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name")
+        .prepare(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
+        )
         .map_err(&failed)?;
-    let names: Vec<String> = names
-        .query_map([], |row| row.get(0))
-        .and_then(Iterator::collect)
-        .map_err(&failed)?;
+    let names: Vec<String> =
+        names.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(&failed)?;
     let mut all = Vec::new();
     for name in names {
         let mut sum = Sum::new(&name);
@@ -208,7 +211,8 @@ pub fn receive(channel: &mut dyn Channel, path: &str, owner: &str) -> Result<Rep
         .mode(0o600)
         .open(&place)
         .map_err(Failure::file("create", &place))?;
-    let taken = stream::receive(channel, |bytes| file.write_all(bytes).map_err(Failure::file("write", &place)));
+    let taken =
+        stream::receive(channel, |bytes| file.write_all(bytes).map_err(Failure::file("write", &place)));
     let outcome = taken.and_then(|bytes| {
         file.sync_all().map_err(Failure::file("sync", &place))?;
         sound(&place)?;
@@ -229,9 +233,7 @@ pub fn receive(channel: &mut dyn Channel, path: &str, owner: &str) -> Result<Rep
 fn sound(path: &Path) -> Result<()> {
     let failed = wrong(path);
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(&failed)?;
-    let said: String = database
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(&failed)?;
+    let said: String = database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(&failed)?;
     if said == "ok" {
         return Ok(());
     }
@@ -316,7 +318,9 @@ mod tests {
     fn database(path: &std::path::Path, rows: i64) -> Connection {
         let database = Connection::open(path).unwrap();
         database
-            .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, x BLOB);")
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, x BLOB);",
+            )
             .unwrap();
         for id in 0..rows {
             database.execute("INSERT OR REPLACE INTO t VALUES (?1, zeroblob(?1))", [id]).unwrap();

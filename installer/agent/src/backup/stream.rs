@@ -44,10 +44,7 @@ pub fn send(
 
 /// Takes a stream: `Ready`, then each frame to `take`. When `take` fails, the stream is read to its end first, so that
 /// the next request is found where it begins.
-pub fn receive(
-    channel: &mut dyn Channel,
-    mut take: impl FnMut(&[u8]) -> Result<()>,
-) -> Result<u64> {
+pub fn receive(channel: &mut dyn Channel, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
     channel.reply(&Reply::Backup(BackupReply::Ready))?;
     let mut buffer = Vec::with_capacity(FRAME);
     let mut total = 0;

@@ -71,8 +71,11 @@ pub fn send(channel: &mut dyn Channel, path: &str) -> Result<Reply> {
 }
 
 fn add(archive: &mut tar::Builder<Outgoing<'_>>, folder: &Path, name: &Path) -> Result<()> {
-    let mut entries: Vec<_> =
-        fs::read_dir(folder).map_err(Failure::file("read", folder))?.flatten().map(|entry| entry.path()).collect();
+    let mut entries: Vec<_> = fs::read_dir(folder)
+        .map_err(Failure::file("read", folder))?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     entries.sort();
     for path in entries {
         let Some(last) = path.file_name() else { continue };
@@ -83,7 +86,9 @@ fn add(archive: &mut tar::Builder<Outgoing<'_>>, folder: &Path, name: &Path) -> 
             add(archive, &path, &inner)?;
         } else if found.is_file() {
             // A file that goes while the archive is made was removed by its owner: then it belongs to no message.
-            let Ok(mut file) = fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(&path) else {
+            let Ok(mut file) =
+                fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(&path)
+            else {
                 continue;
             };
             archive.append_file(&inner, &mut file).map_err(Failure::file("read", &path))?;
@@ -101,8 +106,11 @@ pub fn receive(channel: &mut dyn Channel, path: &str, owner: &str) -> Result<Rep
     fs::create_dir(&place).map_err(Failure::file("create the folder", &place))?;
     let (reader, mut writer) = io::pipe().map_err(Failure::file("make a pipe for", &place))?;
     let target = place.clone();
-    let unpacking = std::thread::spawn(move || unpack(File::from(std::os::fd::OwnedFd::from(reader)), &target));
-    let taken = stream::receive(channel, |bytes| writer.write_all(bytes).map_err(Failure::file("unpack into", &place)));
+    let unpacking =
+        std::thread::spawn(move || unpack(File::from(std::os::fd::OwnedFd::from(reader)), &target));
+    let taken = stream::receive(channel, |bytes| {
+        writer.write_all(bytes).map_err(Failure::file("unpack into", &place))
+    });
     drop(writer);
     let unpacked = unpacking.join().unwrap_or_else(|_| Err(Failure::Invalid("unpacking ended early".into())));
     let outcome = match (taken, unpacked) {

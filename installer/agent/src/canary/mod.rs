@@ -11,9 +11,9 @@ mod tls;
 use crate::deadline::Deadline;
 use crate::error::{Failure, Result};
 use crate::scram;
+pub use mail::mail;
 use maxim_model::Secret;
 use maxim_model::wire::CanaryRequest;
-pub use mail::mail;
 use std::time::Instant;
 use stream::{Element, Session, escape};
 

@@ -142,7 +142,8 @@ fn list(call: &Call<'_>) -> Outcome {
         messages.text("column-verified"),
         messages.text("column-proven"),
     ]];
-    let since = |unix: i64| if unix > 0 { age(u64::try_from(now() - unix).unwrap_or(0)) } else { "-".to_owned() };
+    let since =
+        |unix: i64| if unix > 0 { age(u64::try_from(now() - unix).unwrap_or(0)) } else { "-".to_owned() };
     for set in &sets {
         rows.push(vec![
             set.info.set.clone(),
@@ -477,7 +478,8 @@ fn scheduler(call: &Call<'_>) -> Outcome {
             }
             Ok(_) => {}
             Err(failure) => {
-                let words = failure.problems.first().map(|problem| problem.message.clone()).unwrap_or_default();
+                let words =
+                    failure.problems.first().map(|problem| problem.message.clone()).unwrap_or_default();
                 let _ = writeln!(std::io::stderr(), "schedule: {words}");
             }
         }

@@ -19,6 +19,7 @@ pub fn status(context: &Context) -> Result<ClusterStatus, EngineError> {
     let components =
         run.emitter.phase("status", || measure::components(&run, &mut sessions, &installed, false));
     context.cancel.check("status")?;
+    let backup = crate::backup::last(&context.topology, &mut sessions);
     let hosts = sessions.iter().map(|session| measure::host_status(session, &context.topology)).collect();
     connect::release(&mut sessions);
     Ok(ClusterStatus {
@@ -28,6 +29,7 @@ pub fn status(context: &Context) -> Result<ClusterStatus, EngineError> {
         hosts,
         components,
         endpoints: measure::endpoints(&context.topology),
+        backup,
         measured_at: now_rfc3339(),
     })
 }

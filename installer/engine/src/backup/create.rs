@@ -13,8 +13,8 @@ use crate::authority::Authority;
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::events::{Timing, millis};
-use crate::phases::verify::{admin, connect_address, with_port};
 use crate::phases::connect;
+use crate::phases::verify::{admin, connect_address, with_port};
 use crate::remote::Mode;
 use crate::render::context::read_pem;
 use crate::run::{Run, Session};
@@ -246,7 +246,11 @@ fn part(
         .on(&origin.host)
         .hint("free space on the disk of the deployment; nothing was written"));
     }
-    run.emitter.emit(EventKind::TaskStarted { host: origin.host.clone(), step: step.clone(), title: "back up".into() });
+    run.emitter.emit(EventKind::TaskStarted {
+        host: origin.host.clone(),
+        step: step.clone(),
+        title: "back up".into(),
+    });
     let cluster = &run.context.topology.name;
     let mut intake = vault.store(&step, origin.file, tags(set, origin.name), cluster)?;
     let mut done = 0;
@@ -337,8 +341,7 @@ fn leave_canary(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Option<(CanaryMa
     let host = session.host.name.clone();
     let agent = session.writer.as_mut()?;
     let left = (|| {
-        let authority =
-            Authority::load(run.context.state.path(), &topology.name, OffsetDateTime::now_utc())?;
+        let authority = Authority::load(run.context.state.path(), &topology.name, OffsetDateTime::now_utc())?;
         let created: CanaryCreated = admin(agent, topology, "backup/canary", paths::CANARY_CREATE, &Empty {})
             .map_err(|error| error.into_engine("backup/canary", &host))?;
         let addresses: Vec<String> = created.accounts.iter().map(|account| account.address.clone()).collect();

@@ -84,7 +84,12 @@ pub fn drill(context: &Context, set: Option<&str>) -> Result<DrillOutcome, Engin
             }
         });
         if let Err(error) = noted {
-            run.emitter.warn(&vault.host(), "backup/record", error.cause, "`status` does not know of this run");
+            run.emitter.warn(
+                &vault.host(),
+                "backup/record",
+                error.cause,
+                "`status` does not know of this run",
+            );
         }
         let outcome = drilled?;
         vault.mark(&stored, PROVEN_TAG, now)?;
@@ -103,7 +108,8 @@ fn drill_on(
 ) -> Result<DrillOutcome, EngineError> {
     let begun = Instant::now();
     let topology = &run.context.topology;
-    let part = manifest.database().ok_or_else(|| EngineError::refused("drill", "the set holds no database"))?;
+    let part =
+        manifest.database().ok_or_else(|| EngineError::refused("drill", "the set holds no database"))?;
     let mut origin = database(topology)?;
     if origin.kind != part.kind {
         return Err(EngineError::refused("drill", "the set is of another database engine"));
@@ -153,7 +159,12 @@ fn drill_on(
                 true
             }
             None => {
-                run.emitter.warn("", "drill", "the set holds no message to look for; rows and hashes are right", "");
+                run.emitter.warn(
+                    "",
+                    "drill",
+                    "the set holds no message to look for; rows and hashes are right",
+                    "",
+                );
                 false
             }
         };
@@ -222,7 +233,9 @@ fn store(run: &Run<'_>, origin: &Origin, folder: &str) -> String {
         )
     };
     match &origin.source {
-        Source::Mariadb { socket, database, .. } => server("mariadb", socket, topology.ports.mariadb, database),
+        Source::Mariadb { socket, database, .. } => {
+            server("mariadb", socket, topology.ports.mariadb, database)
+        }
         Source::Postgresql { socket, database, .. } => {
             server("postgresql", socket, topology.ports.postgresql, database)
         }
@@ -259,14 +272,7 @@ fn start(run: &Run<'_>, session: &mut Session<'_>, mut request: DrillRequest) ->
 }
 
 /// The scratch goes, whatever came out.
-fn clean(
-    run: &Run<'_>,
-    sessions: &mut [Session<'_>],
-    at: usize,
-    im: usize,
-    origin: &Origin,
-    folder: &str,
-) {
+fn clean(run: &Run<'_>, sessions: &mut [Session<'_>], at: usize, im: usize, origin: &Origin, folder: &str) {
     let cleaned = (|| {
         let discard = BackupRequest::Discard { source: origin.source.clone() };
         ask(writer(&mut sessions[at])?, "drill", discard, Duration::from_mins(5))?;

@@ -55,7 +55,8 @@ pub(super) fn ensure(
         return Ok(None);
     }
     let kit = seal(context, access, repository_id)?;
-    let text = serde_json::to_string_pretty(&kit).map_err(|error| EngineError::failed("kit", error.to_string()))?;
+    let text =
+        serde_json::to_string_pretty(&kit).map_err(|error| EngineError::failed("kit", error.to_string()))?;
     files::write_whole(&file_path, text.as_bytes(), 0o600)?;
     let mut text = page(&kit, &access.password, FILE);
     let written = files::write_whole(&page_path, text.as_bytes(), 0o600);

@@ -21,7 +21,8 @@ pub use kit::{KeyExport, key_export, read_kit};
 pub use restore::{
     Only, Overwrite, RecoverOptions, RestoreOptions, RestoreOutcome, RestorePreview, recover_state, restore,
 };
-pub use sets::{Due, PruneOutcome, VerifyOptions, VerifyOutcome, due, list, prune, record, verify};
+pub(crate) use sets::last;
 pub(crate) use sets::schedule as schedule_of;
+pub use sets::{Due, PruneOutcome, VerifyOptions, VerifyOutcome, due, list, prune, record, verify};
 pub use vault::StoredSet;
 pub(crate) use vault::host as repository_host;

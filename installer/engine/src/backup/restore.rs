@@ -299,7 +299,11 @@ fn fits(context: &Context, manifest: &SetManifest) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn targets(context: &Context, manifest: &SetManifest, only: Only) -> Result<Vec<(Part, Origin)>, EngineError> {
+fn targets(
+    context: &Context,
+    manifest: &SetManifest,
+    only: Only,
+) -> Result<Vec<(Part, Origin)>, EngineError> {
     let wanted = |kind: PartKind| match only {
         Only::All => kind != PartKind::State,
         Only::Database => kind.is_database(),
@@ -316,8 +320,11 @@ fn targets(context: &Context, manifest: &SetManifest, only: Only) -> Result<Vec<
         })
         .collect();
     if targets.is_empty() {
-        return Err(EngineError::usage("restore", format!("set {} holds nothing of what was asked for", manifest.set))
-            .hint("`maxim.ctl backup list` shows the sets; without --only everything is restored"));
+        return Err(EngineError::usage(
+            "restore",
+            format!("set {} holds nothing of what was asked for", manifest.set),
+        )
+        .hint("`maxim.ctl backup list` shows the sets; without --only everything is restored"));
     }
     Ok(targets)
 }
@@ -360,7 +367,10 @@ fn preview(work: &mut Work<'_, '_>, sessions: &mut [Session<'_>]) -> Result<Rest
         if free < needed {
             return Err(EngineError::failed(
                 "restore",
-                format!("part `{}` needs about {needed} bytes beside what is there, and {free} are free", part.name),
+                format!(
+                    "part `{}` needs about {needed} bytes beside what is there, and {free} are free",
+                    part.name
+                ),
             )
             .on(&origin.host)
             .hint("free space there and run the command again; nothing was changed"));
@@ -409,7 +419,11 @@ pub(super) fn receive(
         .ok_or_else(|| EngineError::failed(&*step, "the host is not connected").on(&host))?;
     let mut agent = connected.agent(Mode::Change)?;
     run.scope(&mut agent)?;
-    run.emitter.emit(EventKind::TaskStarted { host: host.clone(), step: step.clone(), title: "restore".into() });
+    run.emitter.emit(EventKind::TaskStarted {
+        host: host.clone(),
+        step: step.clone(),
+        title: "restore".into(),
+    });
     let receive = BackupRequest::Receive { source: origin.source.clone() };
     let mut intake = Intake::begin(&mut agent, &step, receive, Duration::from_mins(5))?;
     let mut done = 0;
@@ -476,7 +490,11 @@ fn before_exchange(
 }
 
 /// Services that have what is restored open.
-fn services(work: &Work<'_, '_>, sessions: &mut [Session<'_>], action: ServiceAction) -> Result<(), EngineError> {
+fn services(
+    work: &Work<'_, '_>,
+    sessions: &mut [Session<'_>],
+    action: ServiceAction,
+) -> Result<(), EngineError> {
     let console = work.targets.iter().any(|(part, _)| part.kind == PartKind::ConsoleSqlite);
     let mut roles = vec![Role::Im];
     if console {

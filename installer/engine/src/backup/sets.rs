@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::error::EngineError;
 use crate::events::millis;
 use crate::remote::{Agent, Mode};
-use crate::run::Run;
+use crate::run::{Run, Session};
 use crate::state;
 use maxim_model::backup::BackupRecord;
 use maxim_model::backup::manifest::VERIFIED_TAG;
@@ -129,12 +129,7 @@ fn verify_in(
         Ok(())
     })?;
     vault.mark(&set, VERIFIED_TAG, OffsetDateTime::now_utc().unix_timestamp())?;
-    Ok(VerifyOutcome {
-        set: set.info.set,
-        percent: options.percent,
-        compared,
-        duration_ms: millis(begun),
-    })
+    Ok(VerifyOutcome { set: set.info.set, percent: options.percent, compared, duration_ms: millis(begun) })
 }
 
 /// What a prune does or would do.
@@ -162,8 +157,7 @@ fn prune_in(context: &Context, vault: &mut Vault, dry_run: bool) -> Result<Prune
     let zone = parse_zone(zone).map_err(|error| EngineError::usage("prune", error.problem))?;
     let (daily, weekly, monthly) = backup.retention;
     let sets = vault.sets()?;
-    let complete: Vec<_> =
-        sets.iter().filter(|set| set.is_complete()).map(|set| set.info.clone()).collect();
+    let complete: Vec<_> = sets.iter().filter(|set| set.is_complete()).map(|set| set.info.clone()).collect();
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let verdicts = judge(&complete, Policy { daily, weekly, monthly }, zone, now);
     let incomplete: Vec<String> =
@@ -183,7 +177,11 @@ fn prune_in(context: &Context, vault: &mut Vault, dry_run: bool) -> Result<Prune
     let parts: Vec<String> = going.iter().flat_map(|set| set.parts.values().cloned()).collect();
     for batch in [manifests, parts].concat().chunks(100) {
         context.cancel.check("prune")?;
-        vault.restic("prune", ResticCommand::Forget { snapshots: batch.to_vec() }, Duration::from_hours(1))?;
+        vault.restic(
+            "prune",
+            ResticCommand::Forget { snapshots: batch.to_vec() },
+            Duration::from_hours(1),
+        )?;
     }
     vault.restic("prune", ResticCommand::Prune, DAY)?;
     Ok(outcome)
@@ -221,6 +219,17 @@ pub(crate) fn schedule(topology: &Topology) -> Result<Option<Schedule>, EngineEr
     Schedule::parse(&backup.schedule, &backup.time_zone)
         .map(Some)
         .map_err(|error| EngineError::usage("schedule", format!("`{}`: {error}", backup.schedule)))
+}
+
+/// What was done last, from hosts that are connected already.
+pub(crate) fn last(topology: &Topology, sessions: &mut [Session<'_>]) -> BackupRecord {
+    let keeper = super::vault::host(topology).map(|host| host.name.clone());
+    sessions
+        .iter_mut()
+        .find(|session| Some(&session.host.name) == keeper.as_ref())
+        .and_then(|session| session.reader.as_mut())
+        .map(|agent| tasks::read_record(agent, topology))
+        .unwrap_or_default()
 }
 
 /// What was done last, from the host that keeps the repository.

@@ -65,7 +65,9 @@ pub(crate) fn database(topology: &Topology) -> Result<Origin, EngineError> {
                 "backup",
                 "the database of this cluster is run by somebody else, and is backed up there",
             )
-            .hint("ask whoever runs it; the cluster's state is in the folder that `maxim.ctl doctor` shows"));
+            .hint(
+                "ask whoever runs it; the cluster's state is in the folder that `maxim.ctl doctor` shows",
+            ));
         }
     })
 }

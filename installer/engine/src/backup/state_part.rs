@@ -52,7 +52,11 @@ pub(super) fn pack(context: &Context) -> Result<Vec<u8>, EngineError> {
         let path = context.state.file(&name);
         match std::fs::read(&path) {
             Ok(content) => add(&name, &content)?,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory
+                ) => {}
             Err(error) => {
                 return Err(EngineError::failed("backup/state", format!("{}: {error}", path.display())));
             }
@@ -78,7 +82,10 @@ pub(super) fn unpack(content: &[u8], state: &StateDir) -> Result<Vec<String>, En
         let path = entry.path().map_err(broken)?.into_owned();
         let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
         if !plain || !entry.header().entry_type().is_file() {
-            return Err(EngineError::refused("restore", format!("the part `state` holds {}", path.display())));
+            return Err(EngineError::refused(
+                "restore",
+                format!("the part `state` holds {}", path.display()),
+            ));
         }
         let name = path.to_string_lossy().into_owned();
         // Keys of hosts that may be gone: those of new machines are another matter.

@@ -64,11 +64,7 @@ pub(crate) fn read_record(agent: &mut Agent, topology: &Topology) -> BackupRecor
         Reply::File { content } => Some(content),
         _ => None,
     });
-    content
-        .ok()
-        .flatten()
-        .and_then(|text| serde_json::from_str(text.expose()).ok())
-        .unwrap_or_default()
+    content.ok().flatten().and_then(|text| serde_json::from_str(text.expose()).ok()).unwrap_or_default()
 }
 
 /// Changes the record.
@@ -80,8 +76,8 @@ pub(super) fn write_record(
     let topology = &run.context.topology;
     let mut record = read_record(agent, topology);
     change(&mut record);
-    let content =
-        serde_json::to_string_pretty(&record).map_err(|error| EngineError::failed("backup", error.to_string()))?;
+    let content = serde_json::to_string_pretty(&record)
+        .map_err(|error| EngineError::failed("backup", error.to_string()))?;
     let file = FileTask {
         path: record_path(topology),
         content: Secret::new(content + "\n"),

@@ -4,10 +4,10 @@
 //! the bundle at hand.
 
 use super::relay::{Ended, Intake, ask, pull};
+use super::tasks;
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::files;
-use super::tasks;
 use crate::remote::{Agent, Connected, Mode};
 use crate::run::Run;
 use crate::secrets::Secrets;
@@ -91,14 +91,17 @@ pub(crate) fn access(
     repository: Repository,
     password: Secret,
 ) -> Result<RepositoryAccess, EngineError> {
-    let (mut ssh_key, mut known_hosts, mut credentials) = (Secret::default(), String::new(), Secret::default());
+    let (mut ssh_key, mut known_hosts, mut credentials) =
+        (Secret::default(), String::new(), Secret::default());
     match &repository {
         Repository::Local { .. } => {}
         Repository::Sftp { key, known_hosts_file, .. } => {
             ssh_key = Secret::new(read(context, key, KEPT_KEY)?);
             known_hosts = read(context, known_hosts_file, KEPT_KNOWN_HOSTS)?;
         }
-        Repository::S3 { credentials_file, .. } => credentials = Secret::new(read(context, credentials_file, KEPT_CREDENTIALS)?),
+        Repository::S3 { credentials_file, .. } => {
+            credentials = Secret::new(read(context, credentials_file, KEPT_CREDENTIALS)?)
+        }
     }
     let paths = &context.topology.paths;
     Ok(RepositoryAccess {
@@ -204,7 +207,13 @@ impl Vault {
     }
 
     /// Begins a snapshot.
-    pub fn store(&mut self, step: &str, file: &str, tags: Vec<String>, host: &str) -> Result<Intake<'_>, EngineError> {
+    pub fn store(
+        &mut self,
+        step: &str,
+        file: &str,
+        tags: Vec<String>,
+        host: &str,
+    ) -> Result<Intake<'_>, EngineError> {
         let command = ResticCommand::Backup { file: file.into(), tags, host: host.into() };
         let request = BackupRequest::Restic { access: Box::new(self.access.clone()), command };
         Intake::begin(&mut self.agent, step, request, Duration::from_mins(10))
@@ -244,8 +253,11 @@ impl Vault {
             Ok(())
         })?;
         let broken = |cause: String| {
-            EngineError::refused("backup", format!("the manifest of set {} cannot be used: {cause}", set.info.set))
-                .hint("verify the repository with `maxim.ctl backup verify`, and take another set with --set")
+            EngineError::refused(
+                "backup",
+                format!("the manifest of set {} cannot be used: {cause}", set.info.set),
+            )
+            .hint("verify the repository with `maxim.ctl backup verify`, and take another set with --set")
         };
         let value: Value = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
         match value["format"].as_u64() {
@@ -317,7 +329,8 @@ fn sets_of(snapshots: &[Value]) -> Vec<StoredSet> {
             snapshot["tags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let value = |prefix: &str| tags.iter().find_map(|tag| tag.strip_prefix(prefix));
         let number = |prefix: &str| value(prefix).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
-        let (Some(name), Some(part), Some(id)) = (value(SET_TAG), value(PART_TAG), snapshot["id"].as_str()) else {
+        let (Some(name), Some(part), Some(id)) = (value(SET_TAG), value(PART_TAG), snapshot["id"].as_str())
+        else {
             continue;
         };
         let set = sets.entry(name.to_owned()).or_insert_with(|| StoredSet {
@@ -359,7 +372,18 @@ mod tests {
         let snapshot = |id: &str, tags: &[&str]| json!({"id": id, "tags": tags});
         let sets = sets_of(&[
             snapshot("aa", &["maxim", "set-1", "part-database"]),
-            snapshot("ab", &["maxim", "set-1", "part-manifest", "kind-scheduled", "point-100", "bytes-7", "verified-120"]),
+            snapshot(
+                "ab",
+                &[
+                    "maxim",
+                    "set-1",
+                    "part-manifest",
+                    "kind-scheduled",
+                    "point-100",
+                    "bytes-7",
+                    "verified-120",
+                ],
+            ),
             snapshot("ba", &["maxim", "set-2", "part-database"]),
             snapshot("ca", &["maxim", "set-3", "part-manifest", "kind-safety", "point-300"]),
             snapshot("xx", &["other"]),

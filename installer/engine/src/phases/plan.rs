@@ -71,7 +71,14 @@ impl Material {
         let names = self.secret_names.clone();
         let known_hosts = files::read_optional(&run.context.state.file("known_hosts"))?.unwrap_or_default();
         // …/maxim/clusters/NAME
-        let state_home = run.context.state.path().ancestors().nth(3).map(|home| home.display().to_string()).unwrap_or_default();
+        let state_home = run
+            .context
+            .state
+            .path()
+            .ancestors()
+            .nth(3)
+            .map(|home| home.display().to_string())
+            .unwrap_or_default();
         let mut contexts = Vec::with_capacity(sessions.len());
         for session in sessions {
             let input = RenderInput {

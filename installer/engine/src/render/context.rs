@@ -128,7 +128,9 @@ fn backup(input: &RenderInput<'_>, host: &Host) -> Result<Value, EngineError> {
     let topology = input.topology;
     let here = crate::backup::repository_host(topology).is_some_and(|keeper| keeper.name == host.name);
     let calendars = match crate::backup::schedule_of(topology)? {
-        Some(schedule) => schedule.on_calendar().map_err(|error| EngineError::usage("schedule", error.to_string()))?,
+        Some(schedule) => {
+            schedule.on_calendar().map_err(|error| EngineError::usage("schedule", error.to_string()))?
+        }
         None => Vec::new(),
     };
     // From elsewhere a host has neither the cluster's state nor a way to the other hosts.

@@ -173,10 +173,14 @@ pub fn difference(wanted: &[TableSum], found: &[TableSum]) -> Option<String> {
         match found.iter().find(|other| other.table == table.table) {
             None => differences.push(format!("table {} is missing", table.table)),
             Some(other) if other.rows != table.rows => {
-                differences.push(format!("table {} has {} rows, {} were backed up", table.table, other.rows, table.rows));
+                differences.push(format!(
+                    "table {} has {} rows, {} were backed up",
+                    table.table, other.rows, table.rows
+                ));
             }
             Some(other) if other.hash != table.hash => {
-                differences.push(format!("table {} has the right number of rows, but other content", table.table));
+                differences
+                    .push(format!("table {} has the right number of rows, but other content", table.table));
             }
             Some(_) => {}
         }
@@ -203,7 +207,9 @@ mod tests {
         assert_eq!(difference(&wanted, &wanted), None);
         let found = [sum("a", 2, "x"), sum("b", 2, "q"), sum("d", 0, "")];
         let text = difference(&wanted, &found).unwrap();
-        for part in ["table a has 2 rows, 1 were", "table b has the right number", "c is missing", "d was not"] {
+        for part in
+            ["table a has 2 rows, 1 were", "table b has the right number", "c is missing", "d was not"]
+        {
             assert!(text.contains(part), "{text}");
         }
         assert_eq!(SetKind::from_name("safety"), Some(SetKind::Safety));

@@ -163,7 +163,10 @@ mod tests {
         let mut safety = set(2, "safety");
         safety.kind = SetKind::Safety;
         let sets = [set(-5, "future"), set(1, "yesterday"), old_safety, safety];
-        assert_eq!(kept(&sets, Policy { daily: 1, weekly: 0, monthly: 0 }), ["future", "yesterday", "safety"]);
+        assert_eq!(
+            kept(&sets, Policy { daily: 1, weekly: 0, monthly: 0 }),
+            ["future", "yesterday", "safety"]
+        );
     }
 
     #[test]

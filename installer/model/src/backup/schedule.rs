@@ -112,7 +112,11 @@ impl Schedule {
             values.sort_unstable();
             values.dedup();
             let names = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-            values.iter().filter_map(|value| names.get(*value as usize).copied()).collect::<Vec<_>>().join(",")
+            values
+                .iter()
+                .filter_map(|value| names.get(*value as usize).copied())
+                .collect::<Vec<_>>()
+                .join(",")
         });
         Ok(match (names, days) {
             (None, days) => vec![format!("{} {time}", date(days))],
@@ -131,7 +135,10 @@ impl Schedule {
 pub fn parse_zone(name: &str) -> Result<Tz, ScheduleError> {
     Tz::from_str(name).map_err(|_| ScheduleError {
         column: 1,
-        problem: format!("`{}` is no time zone; one is named as `Asia/Shanghai` or `UTC`", name.escape_debug()),
+        problem: format!(
+            "`{}` is no time zone; one is named as `Asia/Shanghai` or `UTC`",
+            name.escape_debug()
+        ),
     })
 }
 
@@ -170,7 +177,10 @@ fn check_fields(text: &str) -> Result<(), ScheduleError> {
 }
 
 /// The values of a field; none: every one.
-fn list(field: &str, (name, low, high, names): (&str, u32, u32, &[&str])) -> Result<Option<Vec<u32>>, String> {
+fn list(
+    field: &str,
+    (name, low, high, names): (&str, u32, u32, &[&str]),
+) -> Result<Option<Vec<u32>>, String> {
     let wrong = |part: &str| format!("`{}` is no {name} ({low} to {high})", part.escape_debug());
     let number = |part: &str| -> Result<u32, String> {
         let offset = u32::from(name == "month");

@@ -99,7 +99,9 @@ fn read_repository(reader: &mut Reader<'_>, node: &Node) -> Json {
         let value = match entry.key.as_str() {
             "port" => super::hosts::port(reader, &entry.node, &path).map(Json::from),
             "path" => reader.checked(&entry.node, &path, values::absolute).map(Json::from),
-            "key" | "known_hosts_file" | "credentials_file" => reader.control_file(&entry.node, &path).map(Json::from),
+            "key" | "known_hosts_file" | "credentials_file" => {
+                reader.control_file(&entry.node, &path).map(Json::from)
+            }
             "host" => reader.checked(&entry.node, &path, values::address).map(Json::from),
             "user" => reader.checked(&entry.node, &path, values::user).map(Json::from),
             _ => reader.text(&entry.node, &path).map(Json::from),

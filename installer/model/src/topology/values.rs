@@ -343,7 +343,9 @@ pub(super) fn schedule(text: &str) -> Result<String, Wrong> {
 pub(super) fn time_zone(text: &str) -> Result<String, Wrong> {
     match crate::backup::schedule::parse_zone(text) {
         Ok(zone) => Ok(zone.name().to_owned()),
-        Err(error) => wrong(error.problem, "the names are those of the IANA database: `Asia/Shanghai`, `UTC`"),
+        Err(error) => {
+            wrong(error.problem, "the names are those of the IANA database: `Asia/Shanghai`, `UTC`")
+        }
     }
 }
 

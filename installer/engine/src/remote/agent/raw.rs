@@ -37,7 +37,9 @@ impl Agent {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     into.truncate(start);
                     if Instant::now() > until {
-                        return Err(EngineError::failed(step, "the agent sends nothing any more").on(&self.host));
+                        return Err(
+                            EngineError::failed(step, "the agent sends nothing any more").on(&self.host)
+                        );
                     }
                 }
                 Err(error) => return Err(self.broken(step, &format!("the connection broke ({error})"))),
