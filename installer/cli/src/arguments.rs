@@ -262,15 +262,15 @@ pub(crate) enum BackupCommand {
     Verify {
         #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
         share: u32,
-        #[arg(long, value_name = "SET")]
-        set: Option<String>,
+        #[arg(value_name = "SET")]
+        wanted: Option<String>,
         #[arg(long)]
         deep: bool,
     },
     Restore(RestoreArguments),
     Drill {
-        #[arg(long, value_name = "SET")]
-        set: Option<String>,
+        #[arg(value_name = "SET")]
+        wanted: Option<String>,
     },
     Schedule {
         #[arg(long)]
@@ -283,8 +283,8 @@ pub(crate) enum BackupCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArguments {
-    #[arg(long, value_name = "SET")]
-    pub set: Option<String>,
+    #[arg(value_name = "SET")]
+    pub wanted: Option<String>,
     #[arg(long, value_name = "PART", value_enum)]
     pub only: Option<RestorePart>,
     #[arg(long)]

@@ -175,7 +175,7 @@ fn a_set_is_made_proven_checked_by_stock_restic_and_put_back() {
         "before the backup",
     );
     let safety = restored["safety_set"].as_str().unwrap();
-    backed.run(&["backup", "restore", "--overwrite", "--set", safety]).ok();
+    backed.run(&["backup", "restore", safety, "--overwrite"]).ok();
     assert!(backed.run(&["user", "list", "--output", "json"]).ok().stdout.contains("eve@"));
 
     let pruned = backed.run(&["backup", "prune", "--dry-run"]).ok().result();

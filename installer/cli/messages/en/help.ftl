@@ -202,13 +202,13 @@ example-backup-verify = Examples:
     { "  " }./maxim.ctl backup verify --share 100
     { "  " }./maxim.ctl backup verify --deep
 argument-backup-verify-share = Percent of the data that is read again
-argument-backup-verify-set = The set that is compared with its manifest; default: the newest
+argument-backup-verify-wanted = The set that is compared with its manifest; default: the newest
 argument-backup-verify-deep = Read every part of that set whole and compare it
 command-backup-restore = Put a set back, or rebuild a cluster from its recovery kit
 example-backup-restore = Examples:
     { "  " }./maxim.ctl backup restore --overwrite
     { "  " }./maxim.ctl backup restore --kit recovery-kit.json --password-file password
-argument-backup-restore-set = The set; default: the newest
+argument-backup-restore-wanted = The set; default: the newest
 argument-backup-restore-only = Restore this part only
 argument-backup-restore-overwrite = What is there may be replaced; a safety set of it is made first
 argument-backup-restore-kit = File of the recovery kit, to rebuild a cluster whose state is gone
@@ -217,7 +217,7 @@ argument-backup-restore-password-stdin = Read that password from standard input
 command-backup-drill = Restore the newest set into scratch, start it, read a message, clean up
 example-backup-drill = Example:
     { "  " }./maxim.ctl backup drill
-argument-backup-drill-set = The set; default: the newest
+argument-backup-drill-wanted = The set; default: the newest
 command-backup-schedule = Show when backups are made
 example-backup-schedule = Examples:
     { "  " }./maxim.ctl backup schedule

@@ -202,13 +202,13 @@ example-backup-verify = 示例：
     { "  " }./maxim.ctl backup verify --share 100
     { "  " }./maxim.ctl backup verify --deep
 argument-backup-verify-share = 重新读取的数据百分比
-argument-backup-verify-set = 与清单比对的备份集；默认最新
+argument-backup-verify-wanted = 与清单比对的备份集；默认最新
 argument-backup-verify-deep = 完整读取该备份集的每个部分并比对
 command-backup-restore = 恢复备份集，或凭恢复套件重建集群
 example-backup-restore = 示例：
     { "  " }./maxim.ctl backup restore --overwrite
     { "  " }./maxim.ctl backup restore --kit recovery-kit.json --password-file password
-argument-backup-restore-set = 备份集；默认最新
+argument-backup-restore-wanted = 备份集；默认最新
 argument-backup-restore-only = 只恢复这一部分
 argument-backup-restore-overwrite = 允许替换现有数据；会先创建安全备份集
 argument-backup-restore-kit = 恢复套件文件，用于在状态丢失后重建集群
@@ -217,7 +217,7 @@ argument-backup-restore-password-stdin = 从标准输入读取该密码
 command-backup-drill = 把最新备份集恢复到临时位置，启动、读取一条消息，然后清理
 example-backup-drill = 示例：
     { "  " }./maxim.ctl backup drill
-argument-backup-drill-set = 备份集；默认最新
+argument-backup-drill-wanted = 备份集；默认最新
 command-backup-schedule = 显示备份计划
 example-backup-schedule = 示例：
     { "  " }./maxim.ctl backup schedule

@@ -40,9 +40,9 @@ pub(super) fn run(call: &Call<'_>, command: BackupCommand) -> Outcome {
     match command {
         BackupCommand::Create { scheduled } => create(call, scheduled),
         BackupCommand::List => list(call),
-        BackupCommand::Verify { share, set, deep } => verify(call, share, set, deep),
+        BackupCommand::Verify { share, wanted, deep } => verify(call, share, wanted, deep),
         BackupCommand::Restore(arguments) => restore(call, &arguments),
-        BackupCommand::Drill { set } => drill(call, set.as_deref()),
+        BackupCommand::Drill { wanted } => drill(call, wanted.as_deref()),
         BackupCommand::Schedule { run: true } => scheduler(call),
         BackupCommand::Schedule { run: false } => schedule(call),
         BackupCommand::Prune => prune(call),
@@ -273,7 +273,7 @@ fn drill(call: &Call<'_>, set: Option<&str>) -> Outcome {
 
 fn restore(call: &Call<'_>, arguments: &RestoreArguments) -> Outcome {
     let options = RestoreOptions {
-        set: arguments.set.clone(),
+        set: arguments.wanted.clone(),
         only: match arguments.only {
             None => Only::All,
             Some(RestorePart::Database) => Only::Database,
@@ -387,7 +387,7 @@ fn rebuild(call: &Call<'_>, arguments: &RestoreArguments, options: RestoreOption
         let session = open(call, place)?;
         let recovered = backup::recover_state(
             &session.context,
-            &RecoverOptions { kit, password, set: arguments.set.clone() },
+            &RecoverOptions { kit, password, set: arguments.wanted.clone() },
             &state,
         );
         // What restic needed on the way; none of it belongs to the cluster.

@@ -171,7 +171,7 @@ fn restore_on(
                 "restore",
                 format!("the restore of set {} was interrupted while it put things in place", marker.set),
             )
-            .hint("run `maxim.ctl backup restore --overwrite` without --set to finish it first"));
+            .hint("run `maxim.ctl backup restore --overwrite` without naming a set to finish it first"));
         }
         run.emitter.note("", "restore", format!("going on with set {}, which was interrupted", marker.set));
         wanted = Some(wanted.unwrap_or_else(|| marker.set.clone()));
@@ -597,7 +597,7 @@ pub fn recover_state(
     })?;
     if ended.sha256 != part.sha256 {
         return Err(EngineError::refused("restore", format!("the state in set {} is damaged", manifest.set))
-            .hint("take an older set with --set"));
+            .hint("name an older set"));
     }
     state.create()?;
     for (name, content) in [

@@ -257,7 +257,7 @@ impl Vault {
                 "backup",
                 format!("the manifest of set {} cannot be used: {cause}", set.info.set),
             )
-            .hint("verify the repository with `maxim.ctl backup verify`, and take another set with --set")
+            .hint("verify the repository with `maxim.ctl backup verify`, and name another set")
         };
         let value: Value = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
         match value["format"].as_u64() {
