@@ -228,8 +228,6 @@ uninstall-left = Data was left:
 
 column-set = set
 column-point = point
-column-kind = kind
-column-size = size
 column-verified = verified
 column-proven = proven
 column-verdict = retention

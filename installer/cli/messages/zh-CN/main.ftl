@@ -195,8 +195,6 @@ uninstall-left = 保留了数据：
 
 column-set = 备份集
 column-point = 时间点
-column-kind = 类型
-column-size = 大小
 column-verified = 已校验
 column-proven = 已验证恢复
 column-verdict = 保留策略

@@ -148,7 +148,11 @@ fn list(call: &Call<'_>) -> Outcome {
         rows.push(vec![
             set.info.set.clone(),
             moment(set.info.point_unix),
-            messages.text(&format!("set-{}", set.info.kind.name())),
+            match set.info.kind {
+                SetKind::Manual => messages.text("set-manual"),
+                SetKind::Scheduled => messages.text("set-scheduled"),
+                SetKind::Safety => messages.text("set-safety"),
+            },
             size(set.bytes),
             since(set.info.verified_unix),
             since(set.info.proven_unix),

@@ -7,6 +7,7 @@
 mod create;
 mod drill;
 mod kit;
+mod recover;
 mod relay;
 mod restore;
 mod sets;
@@ -18,9 +19,8 @@ mod vault;
 pub use create::{CreateOutcome, create};
 pub use drill::{DrillOutcome, drill};
 pub use kit::{KeyExport, key_export, read_kit};
-pub use restore::{
-    Only, Overwrite, RecoverOptions, RestoreOptions, RestoreOutcome, RestorePreview, recover_state, restore,
-};
+pub use recover::{RecoverOptions, recover_state};
+pub use restore::{Only, Overwrite, RestoreOptions, RestoreOutcome, RestorePreview, restore};
 pub(crate) use sets::last;
 pub(crate) use sets::schedule as schedule_of;
 pub use sets::{Due, PruneOutcome, VerifyOptions, VerifyOutcome, due, list, prune, record, verify};

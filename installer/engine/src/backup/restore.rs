@@ -1,4 +1,4 @@
-//! `backup restore`: a set back onto its cluster, and the state of a cluster out of a repository and its kit.
+//! `backup restore`: a set back onto its cluster.
 //!
 //! Steps: the set and its manifest; what would be overwritten, and the person's word for it; room; each part into a
 //! place beside what serves, compared with the manifest by hash, rows and hash of each table; only then the services
@@ -13,7 +13,6 @@ use super::create::create_in;
 use super::relay::{Intake, ask};
 use super::sources::{Origin, database, origins};
 use super::vault::{Vault, pick};
-use super::{kit, state_part};
 use crate::actions::status::require_installed;
 use crate::authority::Authority;
 use crate::context::Context;
@@ -23,12 +22,10 @@ use crate::files;
 use crate::phases::{connect, measure, verify};
 use crate::remote::Mode;
 use crate::run::{Run, Session};
-use crate::secrets::Secrets;
-use crate::state::{self, StateDir};
-use maxim_model::Secret;
+use crate::state;
 use maxim_model::backup::manifest::difference;
 use maxim_model::backup::wire::{BackupReply, BackupRequest};
-use maxim_model::backup::{Part, PartKind, RecoveryKit, RepositoryAccess, SetKind, SetManifest};
+use maxim_model::backup::{Part, PartKind, SetKind, SetManifest};
 use maxim_model::event::EventKind;
 use maxim_model::names::Role;
 use maxim_model::status::Health;
@@ -544,74 +541,4 @@ fn write_marker(context: &Context, set: &str, exchanging: bool, safety: &str) ->
 fn remove_marker(context: &Context) {
     // When it stays, the next restore looks at what is there and goes on from it.
     let _ = std::fs::remove_file(context.state.file(MARKER));
-}
-
-/// How to recover the state of a cluster whose control host is gone.
-#[derive(Debug, Clone)]
-pub struct RecoverOptions {
-    /// The kit's file.
-    pub kit: RecoveryKit,
-    /// The password on its page.
-    pub password: Secret,
-    /// The set; none: the newest.
-    pub set: Option<String>,
-}
-
-/// Brings a cluster's state out of its repository into an empty state folder. `context` is of this machine, where
-/// restic runs; the cluster's own topology is what is recovered.
-pub fn recover_state(
-    context: &Context,
-    options: &RecoverOptions,
-    state: &StateDir,
-) -> Result<SetManifest, EngineError> {
-    if state.topology()?.is_some() {
-        return Err(EngineError::refused(
-            "restore",
-            format!("there is a cluster already in {}", state.path().display()),
-        )
-        .hint("restore onto it without --kit, or remove it first with `maxim.ctl uninstall --purge`"));
-    }
-    let secrets = kit::open(&options.kit, &options.password)?;
-    let run = Run::begin(context, "backup-recover", false)?;
-    let paths = &context.topology.paths;
-    let access = RepositoryAccess {
-        repository: options.kit.repository.clone(),
-        password: options.password.clone(),
-        ssh_key: secrets.ssh_key.clone(),
-        known_hosts: secrets.known_hosts.clone(),
-        credentials: secrets.credentials.clone(),
-        work: format!("{}/backup", paths.data),
-        run: format!("{}/backup", paths.run),
-        images: format!("{}/images", paths.software),
-    };
-    let mut vault = Vault::with(&run, access)?;
-    let sets = vault.sets()?;
-    let manifest = vault.manifest(&run, pick(&sets, options.set.as_deref())?)?;
-    let part = manifest
-        .part(PartKind::State)
-        .ok_or_else(|| EngineError::refused("restore", format!("set {} holds no state", manifest.set)))?;
-    let mut content = Vec::new();
-    let ended = vault.fetch(&run, "restore/state", &part.snapshot, &part.file, |piece| {
-        content.extend_from_slice(piece);
-        Ok(())
-    })?;
-    if ended.sha256 != part.sha256 {
-        return Err(EngineError::refused("restore", format!("the state in set {} is damaged", manifest.set))
-            .hint("name an older set"));
-    }
-    state.create()?;
-    for (name, content) in [
-        (super::vault::KEPT_KEY, secrets.ssh_key.expose()),
-        (super::vault::KEPT_KNOWN_HOSTS, secrets.known_hosts.as_str()),
-        (super::vault::KEPT_CREDENTIALS, secrets.credentials.expose()),
-    ] {
-        if !content.is_empty() {
-            files::write_whole(&state.file(name), content.as_bytes(), 0o600)?;
-        }
-    }
-    state_part::unpack(&content, state)?;
-    let mut kept = Secrets::load(&state.file("secrets.json"))?;
-    kept.set(super::vault::PASSWORD, options.password.clone());
-    kept.save()?;
-    Ok(manifest)
 }

@@ -100,7 +100,7 @@ pub(crate) fn access(
             known_hosts = read(context, known_hosts_file, KEPT_KNOWN_HOSTS)?;
         }
         Repository::S3 { credentials_file, .. } => {
-            credentials = Secret::new(read(context, credentials_file, KEPT_CREDENTIALS)?)
+            credentials = Secret::new(read(context, credentials_file, KEPT_CREDENTIALS)?);
         }
     }
     let paths = &context.topology.paths;
