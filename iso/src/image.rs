@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn definitions_are_sound() {
         let images = definitions().unwrap();
-        assert_eq!(images.keys().collect::<Vec<_>>(), ["mariadb", "postgresql", "redis"]);
+        assert_eq!(images.keys().collect::<Vec<_>>(), ["mariadb", "postgresql", "redis", "restic"]);
         for (name, definition) in &images {
             assert!(definition.packages.contains(&definition.version_of), "{name}");
             assert!(!definition.drops_package(&definition.version_of), "{name}");

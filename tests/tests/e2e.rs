@@ -10,6 +10,8 @@
 
 #[path = "e2e/access.rs"]
 mod access;
+#[path = "e2e/backup.rs"]
+mod backup;
 #[path = "e2e/builds.rs"]
 mod builds;
 #[path = "e2e/bundles.rs"]

@@ -168,6 +168,7 @@ mod tests {
             components,
             endpoints: Endpoints::default(),
             upgrade: None,
+            backup: maxim_model::backup::BackupRecord::default(),
             measured_at: String::new(),
         }
     }

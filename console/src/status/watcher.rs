@@ -219,6 +219,7 @@ mod tests {
             components: Vec::new(),
             endpoints: Endpoints::default(),
             upgrade: None,
+            backup: maxim_model::backup::BackupRecord::default(),
             measured_at: String::new(),
         }
     }

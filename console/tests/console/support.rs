@@ -328,6 +328,7 @@ pub fn cluster(im: Health) -> ClusterStatus {
             console: vec!["https://im.acme.example:9443/".into()],
         },
         upgrade: None,
+        backup: maxim_model::backup::BackupRecord::default(),
         measured_at: "2026-11-21T03:00:00Z".into(),
     }
 }

@@ -9,6 +9,7 @@
 //! processes. The agent streams what is large and stays small (64 MB at most). It opens no network connection but
 //! those that a request names, and never speaks to anything outside of the deployment.
 
+pub mod backup;
 mod canary;
 mod deadline;
 mod difference;

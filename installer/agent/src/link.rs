@@ -3,6 +3,8 @@
 //! Lines are bounded; buffers that held a request are wiped, because requests carry passwords. Content that a task
 //! leaves unread is drained, so that the next line is found where it begins.
 
+pub mod raw;
+
 use crate::error::{Failure, Result};
 use maxim_model::wire::{ContentHeader, Reply, Request};
 use sha2::{Digest, Sha256};

@@ -4,6 +4,7 @@
 //! What a restricted agent may do is decided here, in one place (`refusal`, [`mutates`]), before anything else looks at the
 //! request. SIGTERM ends the process after the task in hand. The agent writes nothing to standard error.
 
+use crate::backup;
 use crate::canary;
 use crate::deadline::Deadline;
 use crate::error::{Failure, Result};
@@ -150,6 +151,7 @@ pub fn mutates(request: &Request) -> bool {
         | Request::Canary(_) => true,
         // Health is looked at by GET; anything else may add or remove accounts.
         Request::Http { method, .. } => method != "GET" && method != "HEAD",
+        Request::Backup(request) => request.mutates(),
         // Removes the agent's own copy, which is what a refused host is owed.
         Request::RemoveSelf
         // Changes nothing itself, and is granted only to an agent that was started for it.
@@ -217,6 +219,7 @@ fn step(request: &Request) -> &'static str {
         Request::Service { .. } => "service",
         Request::Http { .. } => "http",
         Request::Canary(_) => "canary",
+        Request::Backup(_) => "backup",
         Request::Logs { .. } => "logs",
         Request::ReadFile { .. } => "read-file",
         Request::Promote => "promote",
@@ -327,6 +330,7 @@ impl Server {
                 Reply::Http { status: response.status, body: Secret::new(body) }
             }
             Request::Canary(request) => Reply::Canary { round_trip_ms: canary::exchange(&request)? },
+            Request::Backup(request) => return backup::answer(request, &self.scope, link),
             Request::Logs { name, manager, lines } => {
                 for line in services::keeper(&manager).log(&name, lines)? {
                     link.reply(&Reply::Log { line })?;

@@ -138,6 +138,8 @@ pub(crate) enum Command {
     #[command(subcommand, arg_required_else_help = true)]
     Ca(CaCommand),
     #[command(subcommand, arg_required_else_help = true)]
+    Backup(BackupCommand),
+    #[command(subcommand, arg_required_else_help = true)]
     Bundle(BundleCommand),
     Upgrade(UpgradeArguments),
     Rollback,
@@ -250,6 +252,63 @@ pub(crate) enum CaFormat {
     Pem,
     Der,
     Mobileconfig,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    Create {
+        #[arg(long)]
+        scheduled: bool,
+    },
+    List,
+    Verify {
+        #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
+        share: u32,
+        #[arg(value_name = "SET")]
+        wanted: Option<String>,
+        #[arg(long)]
+        deep: bool,
+    },
+    Restore(RestoreArguments),
+    Drill {
+        #[arg(value_name = "SET")]
+        wanted: Option<String>,
+    },
+    Schedule {
+        #[arg(long)]
+        run: bool,
+    },
+    Prune,
+    #[command(subcommand, arg_required_else_help = true)]
+    Key(KeyCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArguments {
+    #[arg(value_name = "SET")]
+    pub wanted: Option<String>,
+    #[arg(long, value_name = "PART", value_enum)]
+    pub only: Option<RestorePart>,
+    #[arg(long)]
+    pub overwrite: bool,
+    #[arg(long, value_name = "FILE")]
+    pub kit: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "kit")]
+    pub password_file: Option<PathBuf>,
+    #[arg(long, requires = "kit", conflicts_with = "password_file")]
+    pub password_stdin: bool,
+}
+
+/// What of a set is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RestorePart {
+    Database,
+    Files,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    Export,
 }
 
 #[derive(Debug, Subcommand)]

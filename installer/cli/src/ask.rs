@@ -84,6 +84,28 @@ impl Ask for Person {
         self.yes_or_no(&messages.with("ask-upgrade", values!["to" => plan.to.as_str()]))
     }
 
+    fn approve_restore(&self, preview: &maxim_engine::backup::RestorePreview) -> bool {
+        let messages = self.printer.messages();
+        let mut text = String::new();
+        for one in &preview.overwrites {
+            text.push_str(&format!(
+                "  {}\n",
+                messages.with(
+                    "restore-overwrites",
+                    values![
+                        "part" => one.part.as_str(),
+                        "host" => one.host.as_str(),
+                        "size" => crate::printer::style::size(one.bytes)
+                    ]
+                )
+            ));
+        }
+        self.printer.aside(&text);
+        let question = messages
+            .with("ask-restore", values!["set" => preview.set.as_str(), "point" => preview.point.as_str()]);
+        self.confirm(&question)
+    }
+
     fn approve_uninstall(&self, plan: &Plan, purge: bool) -> bool {
         if self.yes {
             return true;

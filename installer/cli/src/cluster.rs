@@ -248,6 +248,12 @@ pub(crate) fn read_topology(file: &Path) -> Result<String, Failure> {
     })
 }
 
+/// A topology that was made here, without what was set by flags.
+pub(crate) fn load_text(global: &Global, text: &str, root: &Path) -> Result<Loaded, Failure> {
+    let plain = Global { set: Vec::new(), ..global.clone() };
+    load(&plain, "this machine", text, root, Path::new("."))
+}
+
 fn load(global: &Global, file: &str, text: &str, root: &Path, base: &Path) -> Result<Loaded, Failure> {
     let source = Source {
         file,

@@ -90,6 +90,12 @@ pub trait Ask: Send + Sync {
         self.approve(&plan.plan)
     }
 
+    /// Shall what is there be replaced by a set?
+    fn approve_restore(&self, preview: &crate::backup::RestorePreview) -> bool {
+        let _ = preview;
+        false
+    }
+
     /// Shall everything of this cluster be removed? `purge`: its data too.
     fn approve_uninstall(&self, plan: &Plan, purge: bool) -> bool {
         let _ = purge;
@@ -103,6 +109,10 @@ pub struct AssumeYes;
 
 impl Ask for AssumeYes {
     fn approve(&self, _plan: &Plan) -> bool {
+        true
+    }
+
+    fn approve_restore(&self, _preview: &crate::backup::RestorePreview) -> bool {
         true
     }
 }

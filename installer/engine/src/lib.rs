@@ -6,6 +6,7 @@
 
 pub mod actions;
 pub mod authority;
+pub mod backup;
 pub mod context;
 pub mod delivery;
 pub mod error;

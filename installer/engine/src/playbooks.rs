@@ -14,7 +14,7 @@ static PLAYBOOKS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../playbooks");
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../templates");
 
 /// The order in which components are installed on a host within a stage.
-const ORDER: [&str; 6] = ["host", "mariadb", "postgresql", "redis", "im", "console"];
+const ORDER: [&str; 7] = ["host", "mariadb", "postgresql", "redis", "im", "console", "backup"];
 
 /// All playbooks and templates.
 #[derive(Debug, Clone)]

@@ -58,7 +58,14 @@ fn standard(hosts: Vec<Host>) -> Topology {
         },
         listen: "0.0.0.0".into(),
         settings: BTreeMap::new(),
-        backup: Backup { schedule: String::new(), repository: serde_json::Value::Null, retention: (7, 4, 6) },
+        backup: Backup {
+            schedule: String::new(),
+            time_zone: String::new(),
+            verify: String::new(),
+            drill: String::new(),
+            repository: serde_json::Value::Null,
+            retention: (7, 4, 6),
+        },
     }
 }
 

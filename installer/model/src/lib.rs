@@ -3,6 +3,7 @@
 //! Everything here is plain data with its rules of meaning. There is no I/O: text and bytes are passed in, values
 //! and typed errors come out. The agent, the engine, the command line and the console all speak in these types.
 
+pub mod backup;
 pub mod bundle;
 pub mod check;
 pub mod event;

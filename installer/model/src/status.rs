@@ -97,6 +97,9 @@ pub struct ClusterStatus {
     /// The last upgrade, while it is under way or can be taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<crate::upgrade::UpgradeStatus>,
+    /// What was done about backups last.
+    #[serde(default)]
+    pub backup: crate::backup::BackupRecord,
     /// When it was measured, RFC 3339.
     pub measured_at: String,
 }

@@ -6,6 +6,7 @@
 //! line `{"size":N}` ([`ContentHeader`]) followed by exactly N raw bytes (or `{"refused":"why"}`).
 //! The agent ends when its input ends, after the task in hand.
 
+use crate::backup::wire::{BackupReply, BackupRequest};
 use crate::facts::{Facts, FactsQuery, UnitFact};
 use crate::secret::Secret;
 use crate::task::{Change, ServiceManager, Task};
@@ -124,6 +125,8 @@ pub enum Request {
     },
     /// Exchange a message between two accounts through two IM nodes. [`Reply::Canary`].
     Canary(CanaryRequest),
+    /// Streams and repositories of backups. [`Reply::Backup`].
+    Backup(BackupRequest),
     /// Last lines of a service's log. [`Reply::Log`] lines.
     Logs {
         /// Service without suffix.
@@ -320,6 +323,8 @@ pub enum Reply {
         /// From the first connection to the received message.
         round_trip_ms: u64,
     },
+    /// See [`Request::Backup`].
+    Backup(BackupReply),
     /// A line of a log.
     Log {
         /// The line.

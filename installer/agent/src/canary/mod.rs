@@ -4,12 +4,14 @@
 //! resource binding, presence (RFC 6120, RFC 6121). Then the sender sends a message with a random body, and the
 //! receiver must see that body before the deadline. Nothing is kept; both streams are closed properly.
 
+mod mail;
 mod stream;
 mod tls;
 
 use crate::deadline::Deadline;
 use crate::error::{Failure, Result};
 use crate::scram;
+pub use mail::mail;
 use maxim_model::Secret;
 use maxim_model::wire::CanaryRequest;
 use std::time::Instant;
@@ -54,8 +56,8 @@ fn sender_refused(with: &str, element: &Element) -> Failure {
     Failure::talk(with, format!("the message was refused: {why}"))
 }
 
-/// SASL, a new stream, binding, presence.
-fn sign_in(mut session: Session, account: &str, password: &Secret) -> Result<Session> {
+/// SASL, a new stream, binding.
+fn bind(mut session: Session, account: &str, password: &Secret) -> Result<Session> {
     let features = session.features()?;
     let offers = features.child("mechanisms").is_some_and(|list| {
         list.children.iter().any(|mechanism| mechanism.is("mechanism") && mechanism.text == "SCRAM-SHA-256")
@@ -91,6 +93,12 @@ fn sign_in(mut session: Session, account: &str, password: &Secret) -> Result<Ses
     if !(bound.is("iq") && bound.attribute("type") == "result") {
         return Err(session.trouble(&format!("binding failed: {}", bound.condition())));
     }
+    Ok(session)
+}
+
+/// The same, with presence.
+fn sign_in(session: Session, account: &str, password: &Secret) -> Result<Session> {
+    let mut session = bind(session, account, password)?;
     session.send("<presence/>")?;
     // The server answers this only after it has taken the presence.
     session.send("<iq type='get' id='ready'><ping xmlns='urn:xmpp:ping'/></iq>")?;

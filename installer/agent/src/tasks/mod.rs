@@ -13,7 +13,7 @@ mod image;
 pub use image::{completed, finish_syncs, remove_replaced};
 mod limits;
 mod line;
-mod sql;
+pub(crate) mod sql;
 mod sysctl;
 mod unit;
 mod user;

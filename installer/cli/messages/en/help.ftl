@@ -196,3 +196,51 @@ command-completion = Print completions for a shell
 example-completion = Example:
     { "  " }./maxim.ctl completion bash > /etc/bash_completion.d/maxim.ctl
 argument-completion-shell = The shell
+
+## Backups
+
+command-backup = Make, verify and restore backups
+example-backup = Example:
+    { "  " }./maxim.ctl backup create
+command-backup-create = Make a set of everything while the cluster serves
+example-backup-create = Example:
+    { "  " }./maxim.ctl backup create
+argument-backup-create-scheduled = Count it as a run of the schedule, and apply retention afterwards
+command-backup-list = Show the sets in the repository
+example-backup-list = Example:
+    { "  " }./maxim.ctl backup list --output json
+command-backup-verify = Check the repository and read a share of its data again
+example-backup-verify = Examples:
+    { "  " }./maxim.ctl backup verify --share 100
+    { "  " }./maxim.ctl backup verify --deep
+argument-backup-verify-share = Percent of the data that is read again
+argument-backup-verify-wanted = The set that is compared with its manifest; default: the newest
+argument-backup-verify-deep = Read every part of that set whole and compare it
+command-backup-restore = Put a set back, or rebuild a cluster from its recovery kit
+example-backup-restore = Examples:
+    { "  " }./maxim.ctl backup restore --overwrite
+    { "  " }./maxim.ctl backup restore --kit recovery-kit.json --password-file password
+argument-backup-restore-wanted = The set; default: the newest
+argument-backup-restore-only = Restore this part only
+argument-backup-restore-overwrite = What is there may be replaced; a safety set of it is made first
+argument-backup-restore-kit = File of the recovery kit, to rebuild a cluster whose state is gone
+argument-backup-restore-password-file = File of mode 0600 with the password on the kit's page
+argument-backup-restore-password-stdin = Read that password from standard input
+command-backup-drill = Restore the newest set into scratch, start it, read a message, clean up
+example-backup-drill = Example:
+    { "  " }./maxim.ctl backup drill
+argument-backup-drill-wanted = The set; default: the newest
+command-backup-schedule = Show when backups are made
+example-backup-schedule = Examples:
+    { "  " }./maxim.ctl backup schedule
+    { "  " }./maxim.ctl config set backup.schedule "0 3 * * *"
+argument-backup-schedule-run = Keep the schedule: what the service of an embedded deployment runs
+command-backup-prune = Remove sets that retention does not keep; --dry-run shows which
+example-backup-prune = Example:
+    { "  " }./maxim.ctl backup prune --dry-run
+command-backup-key = The key of the repository
+example-backup-key = Example:
+    { "  " }./maxim.ctl backup key export
+command-backup-key-export = Show what any restic needs, and where the recovery kit lies
+example-backup-key-export = Example:
+    { "  " }./maxim.ctl backup key export --output json

@@ -255,3 +255,42 @@ phase-upgrade-rolling-back = hosts are being taken back; complete it with `maxim
 phase-upgrade-rolled-back = taken back
 phase-upgrade-switched = every host runs it, not finalized yet
 phase-upgrade-finalizing = being finalized; complete it with `maxim.ctl upgrade --finalize`
+
+## Backups
+
+column-set = set
+column-point = point
+column-verified = verified
+column-proven = proven
+column-verdict = retention
+set-manual = manual
+set-scheduled = scheduled
+set-safety = safety
+backup-created = Set { $set }: { $size }, { $added } new in the repository, { $time }
+backup-kit = The recovery kit was made. Print { $page }, keep it and { $file }
+    away from this machine: with them and the repository everything can be rebuilt.
+backup-none = There are no sets yet. Make one with: maxim.ctl backup create
+backup-verified = Set { $set } is whole; { $percent } % of the repository was read again, { $compared } compared with the manifest, { $time }
+backup-key = repository: { $repository }
+    page: { $page }
+    file: { $file }
+backup-drilled = Set { $set } was restored and read: recovered in { $recovery }, { $lost } would be lost, { $tables } tables and { $rows } rows are right
+prune-stays = stays: { $reasons }
+prune-goes = goes
+prune-incomplete = goes: never finished
+restore-would = Set { $set } of { $point } would be restored, over:
+restore-overwrites = { $part } on { $host }, { $size }
+restore-done = Set { $set } of { $point } is restored and serves: { $tables } tables and { $rows } rows are right, { $time }, of which { $stopped } without service
+restore-safety = What was there before is in the safety set { $set }
+restore-state = The cluster's state of set { $set } is in { $path }
+ask-restore = Put set { $set } of { $point } in its place?
+ask-kit-password = Password on the page of the recovery kit
+schedule-none = There is no schedule. Set one with: maxim.ctl config set backup.schedule "0 3 * * *"
+schedule-next = { $schedule } in { $zone }; next { $next }
+schedule-owed = A run was missed and is owed now.
+status-backup = backup
+status-backup-never = never
+status-backup-last = { $age } ago, set { $set }, { $size }
+status-drill = proven restore
+status-drill-last = { $age } ago, recovered in { $recovery }, { $lost } would have been lost
+status-backup-trouble = the last run failed { $age } ago: { $trouble }

@@ -196,3 +196,51 @@ command-completion = 输出 shell 的补全脚本
 example-completion = 示例：
     { "  " }./maxim.ctl completion bash > /etc/bash_completion.d/maxim.ctl
 argument-completion-shell = shell
+
+## 备份
+
+command-backup = 创建、校验和恢复备份
+example-backup = 示例：
+    { "  " }./maxim.ctl backup create
+command-backup-create = 在集群运行时创建一个完整的备份集
+example-backup-create = 示例：
+    { "  " }./maxim.ctl backup create
+argument-backup-create-scheduled = 计为定时运行，并在之后执行保留策略
+command-backup-list = 显示仓库中的备份集
+example-backup-list = 示例：
+    { "  " }./maxim.ctl backup list --output json
+command-backup-verify = 检查仓库，并重新读取一部分数据
+example-backup-verify = 示例：
+    { "  " }./maxim.ctl backup verify --share 100
+    { "  " }./maxim.ctl backup verify --deep
+argument-backup-verify-share = 重新读取的数据百分比
+argument-backup-verify-wanted = 与清单比对的备份集；默认最新
+argument-backup-verify-deep = 完整读取该备份集的每个部分并比对
+command-backup-restore = 恢复备份集，或凭恢复套件重建集群
+example-backup-restore = 示例：
+    { "  " }./maxim.ctl backup restore --overwrite
+    { "  " }./maxim.ctl backup restore --kit recovery-kit.json --password-file password
+argument-backup-restore-wanted = 备份集；默认最新
+argument-backup-restore-only = 只恢复这一部分
+argument-backup-restore-overwrite = 允许替换现有数据；会先创建安全备份集
+argument-backup-restore-kit = 恢复套件文件，用于在状态丢失后重建集群
+argument-backup-restore-password-file = 权限 0600 的文件，内含套件打印页上的密码
+argument-backup-restore-password-stdin = 从标准输入读取该密码
+command-backup-drill = 把最新备份集恢复到临时位置，启动、读取一条消息，然后清理
+example-backup-drill = 示例：
+    { "  " }./maxim.ctl backup drill
+argument-backup-drill-wanted = 备份集；默认最新
+command-backup-schedule = 显示备份计划
+example-backup-schedule = 示例：
+    { "  " }./maxim.ctl backup schedule
+    { "  " }./maxim.ctl config set backup.schedule "0 3 * * *"
+argument-backup-schedule-run = 执行计划：嵌入式部署的服务所运行的命令
+command-backup-prune = 删除保留策略之外的备份集；--dry-run 只显示
+example-backup-prune = 示例：
+    { "  " }./maxim.ctl backup prune --dry-run
+command-backup-key = 仓库的密钥
+example-backup-key = 示例：
+    { "  " }./maxim.ctl backup key export
+command-backup-key-export = 显示任何 restic 所需的信息，以及恢复套件的位置
+example-backup-key-export = 示例：
+    { "  " }./maxim.ctl backup key export --output json

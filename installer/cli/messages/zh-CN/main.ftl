@@ -222,3 +222,42 @@ phase-upgrade-rolling-back = 正在退回节点；用 `maxim.ctl rollback` 完�
 phase-upgrade-rolled-back = 已退回
 phase-upgrade-switched = 所有节点已运行新版本，尚未定稿
 phase-upgrade-finalizing = 正在定稿；用 `maxim.ctl upgrade --finalize` 完成
+
+## 备份
+
+column-set = 备份集
+column-point = 时间点
+column-verified = 已校验
+column-proven = 已验证恢复
+column-verdict = 保留策略
+set-manual = 手动
+set-scheduled = 定时
+set-safety = 安全
+backup-created = 备份集 { $set }：{ $size }，仓库新增 { $added }，用时 { $time }
+backup-kit = 恢复套件已生成。请打印 { $page }，并把它和 { $file }
+    保存在本机之外：凭它们和仓库即可重建一切。
+backup-none = 还没有备份集。创建一个：maxim.ctl backup create
+backup-verified = 备份集 { $set } 完整；重新读取了仓库的 { $percent } %，与清单比对 { $compared }，用时 { $time }
+backup-key = 仓库：{ $repository }
+    打印页：{ $page }
+    文件：{ $file }
+backup-drilled = 备份集 { $set } 已恢复并读取：恢复用时 { $recovery }，将丢失 { $lost } 的数据，{ $tables } 张表、{ $rows } 行核对无误
+prune-stays = 保留：{ $reasons }
+prune-goes = 删除
+prune-incomplete = 删除：从未完成
+restore-would = 将恢复 { $point } 的备份集 { $set }，覆盖：
+restore-overwrites = { $host } 上的 { $part }，{ $size }
+restore-done = { $point } 的备份集 { $set } 已恢复并提供服务：{ $tables } 张表、{ $rows } 行核对无误，用时 { $time }，其中停止服务 { $stopped }
+restore-safety = 之前的数据在安全备份集 { $set } 中
+restore-state = 备份集 { $set } 中的集群状态已写入 { $path }
+ask-restore = 用 { $point } 的备份集 { $set } 替换？
+ask-kit-password = 恢复套件打印页上的密码
+schedule-none = 没有定时计划。设置：maxim.ctl config set backup.schedule "0 3 * * *"
+schedule-next = { $schedule }，时区 { $zone }；下次 { $next }
+schedule-owed = 错过了一次运行，现在应补做。
+status-backup = 备份
+status-backup-never = 从未
+status-backup-last = { $age } 前，备份集 { $set }，{ $size }
+status-drill = 已验证的恢复
+status-drill-last = { $age } 前，恢复用时 { $recovery }，会丢失 { $lost } 的数据
+status-backup-trouble = 上次运行在 { $age } 前失败：{ $trouble }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod apply;
+mod backup;
 mod bundle;
 mod ca;
 mod check;
@@ -54,6 +55,7 @@ pub(crate) fn hidden(arguments: &[OsString]) -> Option<ExitCode> {
     match arguments.get(1)?.to_str()? {
         "agent" => Some(agent::run(&arguments[2..])),
         "supervise" => Some(supervise::run(&arguments[2..])),
+        "backup-feed" => Some(backup::feed(&arguments[2..])),
         _ => None,
     }
 }
@@ -76,6 +78,7 @@ pub(crate) fn run(cli: Cli, printer: &Arc<Printer>) -> Outcome {
         Command::Doctor => doctor::run(&call),
         Command::Unlock(arguments) => unlock::run(&call, arguments),
         Command::Ca(command) => ca::run(&call, &command),
+        Command::Backup(command) => backup::run(&call, command),
         Command::Bundle(command) => bundle::run(&call, command),
         Command::Upgrade(arguments) => upgrade::run(&call, &arguments),
         Command::Rollback => rollback::run(&call),

@@ -4,9 +4,10 @@ use super::{Call, Outcome};
 use crate::cluster::{self, Needs};
 use crate::messages::{Messages, values};
 use crate::printer::Printer;
-use crate::printer::style::{Style, age, size};
+use crate::printer::style::{Style, age, duration, size};
 use crate::printer::table::{Align, render};
 use maxim_engine::actions;
+use maxim_model::backup::BackupRecord;
 use maxim_model::status::{ClusterStatus, ComponentStatus, Endpoints, Health};
 use maxim_model::upgrade::{Phase, UpgradeStatus};
 use serde_json::json;
@@ -72,6 +73,7 @@ fn show(status: &ClusterStatus, printer: &Printer) -> String {
     if let Some(upgrade) = &status.upgrade {
         text.push_str(&upgrade_lines(upgrade, messages));
     }
+    text.push_str(&backups(&status.backup, messages, style));
     text
 }
 
@@ -96,6 +98,44 @@ fn upgrade_lines(upgrade: &UpgradeStatus, messages: &Messages) -> String {
     }
     if upgrade.can_go_back {
         text.push_str(&format!("{}\n", messages.with("status-upgrade-back", values!["from" => from])));
+    }
+    text
+}
+
+/// Age of the last backup and of the last proven restore.
+fn backups(record: &BackupRecord, messages: &Messages, style: Style) -> String {
+    let since = |unix: i64| {
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        age(u64::try_from(now - unix).unwrap_or(0))
+    };
+    let never = || style.yellow(&messages.text("status-backup-never"));
+    let backup = record.backup.as_ref().map_or_else(never, |done| {
+        messages.with(
+            "status-backup-last",
+            values!["age" => since(done.at_unix), "set" => done.set.as_str(), "size" => size(done.bytes)],
+        )
+    });
+    let drill = record.drill.as_ref().map_or_else(never, |done| {
+        messages.with(
+            "status-drill-last",
+            values![
+                "age" => since(done.at_unix),
+                "recovery" => duration(done.recovery_ms),
+                "lost" => age(u64::try_from(done.lost_seconds).unwrap_or(0))
+            ],
+        )
+    });
+    let mut text = format!(
+        "\n{}: {backup}\n{}: {drill}\n",
+        messages.text("status-backup"),
+        messages.text("status-drill")
+    );
+    if !record.trouble.is_empty() {
+        let words = messages.with(
+            "status-backup-trouble",
+            values!["age" => since(record.trouble_unix), "trouble" => record.trouble.as_str()],
+        );
+        text.push_str(&format!("{}\n", style.red(&words)));
     }
     text
 }

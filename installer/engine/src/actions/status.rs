@@ -19,6 +19,7 @@ pub fn status(context: &Context) -> Result<ClusterStatus, EngineError> {
     let components =
         run.emitter.phase("status", || measure::components(&run, &mut sessions, &installed, false));
     context.cancel.check("status")?;
+    let backup = crate::backup::last(&context.topology, &mut sessions);
     let hosts = sessions.iter().map(|session| measure::host_status(session, &context.topology)).collect();
     connect::release(&mut sessions);
     Ok(ClusterStatus {
@@ -29,6 +30,7 @@ pub fn status(context: &Context) -> Result<ClusterStatus, EngineError> {
         components,
         endpoints: measure::endpoints(&context.topology),
         upgrade: crate::upgrade::status(&context.state)?,
+        backup,
         measured_at: now_rfc3339(),
     })
 }

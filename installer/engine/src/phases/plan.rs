@@ -70,6 +70,15 @@ impl Material {
         let root = run.root();
         let names = self.secret_names.clone();
         let known_hosts = files::read_optional(&run.context.state.file("known_hosts"))?.unwrap_or_default();
+        // …/maxim/clusters/NAME
+        let state_home = run
+            .context
+            .state
+            .path()
+            .ancestors()
+            .nth(3)
+            .map(|home| home.display().to_string())
+            .unwrap_or_default();
         let mut contexts = Vec::with_capacity(sessions.len());
         for session in sessions {
             let input = RenderInput {
@@ -79,6 +88,7 @@ impl Material {
                 secret_names: &names,
                 purge,
                 known_hosts: &known_hosts,
+                state_home: &state_home,
             };
             let host = HostInput { host: session.host, facts: &session.facts };
             contexts.push(context_for(&input, &host, &mut self.secrets, &mut self.authority)?);

@@ -3,6 +3,8 @@
 //! One request at a time. A reply line that is no protocol, a version that differs, a silence longer than the
 //! deadline, or the end of the stream are errors that name host and step.
 
+mod raw;
+
 use super::{SLICE, Stream};
 use crate::context::CancelFlag;
 use crate::error::EngineError;

@@ -26,6 +26,8 @@ pub struct RenderInput<'a> {
     pub secret_names: &'a [String],
     /// Uninstall: remove data too.
     pub purge: bool,
+    /// Folder below which the states of clusters lie (`XDG_DATA_HOME`), for runs by a schedule.
+    pub state_home: &'a str,
     /// Host keys that are pinned, for the console (`known_hosts` text).
     pub known_hosts: &'a str,
 }
@@ -115,9 +117,30 @@ pub fn context_for(
         "console": console::value(topology, host.host, input.artefacts, input.known_hosts, secrets)?,
         "peers": topology.hosts.iter().filter(|other| other.name != host.host.name)
             .map(|other| other.address.clone()).collect::<Vec<_>>(),
+        "backup": backup(input, host.host)?,
         "purge": input.purge,
     });
     Ok(context)
+}
+
+/// `backup` for one host: whether it keeps the repository, and when backups are made from there.
+fn backup(input: &RenderInput<'_>, host: &Host) -> Result<Value, EngineError> {
+    let topology = input.topology;
+    let here = crate::backup::repository_host(topology).is_some_and(|keeper| keeper.name == host.name);
+    let calendars = match crate::backup::schedule_of(topology)? {
+        Some(schedule) => {
+            schedule.on_calendar().map_err(|error| EngineError::usage("schedule", error.to_string()))?
+        }
+        None => Vec::new(),
+    };
+    // From elsewhere a host has neither the cluster's state nor a way to the other hosts.
+    let able = input.root.is_some() || matches!(host.connection, Connection::Local);
+    Ok(json!({
+        "here": here,
+        "scheduled": here && able && !calendars.is_empty(),
+        "calendars": calendars,
+        "state_home": input.state_home,
+    }))
 }
 
 /// Facts hold a number of nanoseconds that JSON numbers of templates cannot; they need it as text.

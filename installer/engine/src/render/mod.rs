@@ -32,6 +32,7 @@
 //! | `certificates` | by component with that role on this host (`im`, `console`, `mariadb`, `postgresql`, `redis`): `{certificate, key}` |
 //! | `ca_certificate` | PEM of the cluster's authority |
 //! | `console` | standard profile, empty texts elsewhere. On the console's host: `{topology, known_hosts, state}` (files of its state folder; its key is `secrets.console_ssh_key`). On the others: `{authorized_key, marker}`, one line that admits the console's key to an agent that may only be looked at, and its last word |
+//! | `backup` | `{here, scheduled, calendars: [..], state_home}`: whether this host keeps the repository, and when runs by the schedule start from it |
 //! | `peers` | addresses of the other hosts |
 //! | `purge` | uninstall only: remove data too |
 //! | `item` | inside `for_each` |
@@ -155,6 +156,7 @@ mod tests {
                     artefacts: &artefacts,
                     secret_names: &names,
                     purge,
+                    state_home: "/root/.local/share",
                     known_hosts: "",
                 };
                 let context =

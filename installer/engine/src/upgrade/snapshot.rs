@@ -4,14 +4,20 @@
 //! completes what another began.
 
 use super::UpgradeOptions;
+use crate::backup;
 use crate::context::Context;
 use crate::error::EngineError;
+use maxim_model::backup::SetKind;
 
-/// Takes it; its name, empty when it was asked to go on without one.
-pub(super) fn take(_context: &Context, options: UpgradeOptions) -> Result<String, EngineError> {
+/// Takes it; the name of its set, empty when it was asked to go on without one.
+pub(super) fn take(context: &Context, options: UpgradeOptions) -> Result<String, EngineError> {
     if options.no_snapshot {
         return Ok(String::new());
     }
-    Err(EngineError::usage("snapshot", "this version takes no snapshot before an upgrade by itself")
-        .hint("take a backup of the database first, then say `--no-snapshot`"))
+    backup::repository_of(context).map_err(|error| {
+        let hint =
+            format!("{}; or say `--no-snapshot` to upgrade without a way back to the data", error.hint);
+        error.hint(hint)
+    })?;
+    Ok(backup::create(context, SetKind::Safety)?.manifest.set)
 }

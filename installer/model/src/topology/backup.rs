@@ -1,4 +1,4 @@
-//! `backup:` — schedule, repository, retention. Acted on by a later slice; what is written is checked now.
+//! `backup:` — schedules, repository, retention.
 
 use super::Backup;
 use super::read::Reader;
@@ -12,19 +12,37 @@ const RETENTION: (u32, u32, u32) = (7, 4, 6);
 /// Kinds of repositories with the keys that each may have and must have.
 const REPOSITORIES: [(&str, &[&str], &[&str]); 3] = [
     ("local", &["type", "path"], &["path"]),
-    ("sftp", &["type", "host", "port", "user", "path", "key"], &["host", "path"]),
+    ("sftp", &["type", "host", "port", "user", "path", "key", "known_hosts_file"], &["host", "path"]),
     ("s3", &["type", "endpoint", "bucket", "prefix", "region", "credentials_file"], &["endpoint", "bucket"]),
 ];
 
+/// Keys of the mapping.
+const KEYS: [&str; 6] = ["schedule", "time_zone", "verify", "drill", "repository", "retention"];
+
 /// Reads the mapping; absent: no schedule, no repository.
 pub(super) fn read(reader: &mut Reader<'_>, node: Option<&Node>) -> Backup {
-    let mut backup = Backup { schedule: String::new(), repository: Json::Null, retention: RETENTION };
+    let mut backup = Backup {
+        schedule: String::new(),
+        time_zone: String::new(),
+        verify: String::new(),
+        drill: String::new(),
+        repository: Json::Null,
+        retention: RETENTION,
+    };
     let Some(node) = node else { return backup };
-    if reader.mapping(node, "backup", &["schedule", "repository", "retention"]).is_none() {
+    if reader.mapping(node, "backup", &KEYS).is_none() {
         return backup;
     }
     if let Some(schedule) = node.get("schedule") {
         backup.schedule = reader.checked(schedule, "backup.schedule", values::schedule).unwrap_or_default();
+    }
+    for (key, place) in [("verify", &mut backup.verify), ("drill", &mut backup.drill)] {
+        if let Some(node) = node.get(key) {
+            *place = reader.checked(node, &format!("backup.{key}"), values::schedule).unwrap_or_default();
+        }
+    }
+    if let Some(zone) = node.get("time_zone") {
+        backup.time_zone = reader.checked(zone, "backup.time_zone", values::time_zone).unwrap_or_default();
     }
     if let Some(repository) = node.get("repository") {
         backup.repository = read_repository(reader, repository);
@@ -81,7 +99,9 @@ fn read_repository(reader: &mut Reader<'_>, node: &Node) -> Json {
         let value = match entry.key.as_str() {
             "port" => super::hosts::port(reader, &entry.node, &path).map(Json::from),
             "path" => reader.checked(&entry.node, &path, values::absolute).map(Json::from),
-            "key" | "credentials_file" => reader.control_file(&entry.node, &path).map(Json::from),
+            "key" | "known_hosts_file" | "credentials_file" => {
+                reader.control_file(&entry.node, &path).map(Json::from)
+            }
             "host" => reader.checked(&entry.node, &path, values::address).map(Json::from),
             "user" => reader.checked(&entry.node, &path, values::user).map(Json::from),
             _ => reader.text(&entry.node, &path).map(Json::from),

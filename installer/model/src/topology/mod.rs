@@ -229,11 +229,17 @@ pub struct Paths {
     pub run: String,
 }
 
-/// Backup settings (acted on by a later slice; checked now).
+/// Backup settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backup {
     /// Cron expression; empty: no schedule.
     pub schedule: String,
+    /// Time zone of all schedules; empty: UTC.
+    pub time_zone: String,
+    /// When a share of the repository is read again; empty: never by itself.
+    pub verify: String,
+    /// When the newest set is restored into scratch and started; empty: never by itself.
+    pub drill: String,
     /// Repository as given.
     pub repository: serde_json::Value,
     /// Daily, weekly, monthly sets kept.

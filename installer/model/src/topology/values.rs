@@ -317,7 +317,7 @@ pub(super) fn schedule(text: &str) -> Result<String, Wrong> {
     if !text.starts_with('@') && fields.len() != 5 {
         return wrong(format!("{} is not a schedule: it has {} fields", quoted(text), fields.len()), hint);
     }
-    if let Err(error) = text.parse::<croner::Cron>() {
+    if let Err(error) = crate::backup::schedule::Schedule::parse(text, "") {
         return wrong(format!("{} is not a schedule: {error}", quoted(text)), hint);
     }
     // A day that no named month has: the schedule would be valid, and never due.
@@ -337,6 +337,16 @@ pub(super) fn schedule(text: &str) -> Result<String, Wrong> {
         }
     }
     Ok(fields.join(" "))
+}
+
+/// The name of a time zone.
+pub(super) fn time_zone(text: &str) -> Result<String, Wrong> {
+    match crate::backup::schedule::parse_zone(text) {
+        Ok(zone) => Ok(zone.name().to_owned()),
+        Err(error) => {
+            wrong(error.problem, "the names are those of the IANA database: `Asia/Shanghai`, `UTC`")
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! `mysql_native_password` for `MariaDB`, SCRAM-SHA-256 (RFC 5803) for `PostgreSQL`. What the server holds is compared
 //! first; an account that is right is not touched. TLS for `PostgreSQL` accounts is a matter of `pg_hba.conf`.
 
-mod server;
+pub(crate) mod server;
 mod verifier;
 
 use super::{Context, Outcome};

@@ -45,12 +45,13 @@ fn tidy(said: &str) -> String {
 }
 
 impl Server<'_> {
-    fn root(&self) -> String {
+    /// The root that the service runs in, as seen from outside.
+    pub fn root(&self) -> String {
         format!("/proc/{}/root", self.pid)
     }
 
     /// The port in the name of a `PostgreSQL` socket, which its client must be told.
-    fn port(&self) -> String {
+    pub fn port(&self) -> String {
         let folder = format!("{}{}", self.root(), self.access.socket);
         let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
         let ports = names.filter_map(|name| Some(name.to_str()?.strip_prefix(".s.PGSQL.")?.to_owned()));
@@ -61,7 +62,7 @@ impl Server<'_> {
     }
 
     /// The client's path inside of the image.
-    fn client(&self) -> Result<String> {
+    pub fn client(&self) -> Result<String> {
         let root = self.root();
         let there = |path: &str| Path::new(&format!("{root}{path}")).exists();
         let found = match self.access.engine {

@@ -1,0 +1,171 @@
+//! A child process that is read from or written to while it runs: cleared environment, its words on standard error
+//! kept to a bound, its whole process group killed when it is dropped before it ended.
+
+use crate::error::{Failure, Result};
+use crate::process::{PATH, describe};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Bytes kept of what it says.
+const WORDS: u64 = 64 << 10;
+
+/// A running child.
+pub struct Running {
+    title: String,
+    child: Child,
+    words: Option<JoinHandle<String>>,
+    ended: bool,
+}
+
+/// Starts a program with piped standard streams. `environment` holds no secret.
+pub fn start(
+    title: &str,
+    program: &str,
+    arguments: &[String],
+    environment: &[(&str, &str)],
+) -> Result<Running> {
+    start_as(title, program, arguments, environment, None)
+}
+
+/// The same as another user and group.
+pub fn start_as(
+    title: &str,
+    program: &str,
+    arguments: &[String],
+    environment: &[(&str, &str)],
+    identity: Option<(u32, u32)>,
+) -> Result<Running> {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LC_ALL", "C.UTF-8")
+        .envs(environment.iter().copied())
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if let Some((user, group)) = identity {
+        command.uid(user).gid(group);
+    }
+    let mut child = command.spawn().map_err(|error| Failure::Command {
+        program: title.to_owned(),
+        outcome: format!("could not be started: {error}"),
+        tail: String::new(),
+    })?;
+    let stderr = child.stderr.take();
+    let words = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        if let Some(mut pipe) = stderr {
+            // What cannot be read cannot be shown.
+            let _ = (&mut pipe).take(WORDS).read_to_end(&mut text);
+            let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    Ok(Running { title: title.to_owned(), child, words: Some(words), ended: false })
+}
+
+impl Running {
+    /// Its standard input.
+    pub fn stdin(&mut self) -> Result<ChildStdin> {
+        self.child.stdin.take().ok_or_else(|| Failure::Invalid("standard input was taken before".into()))
+    }
+
+    /// Its standard output.
+    pub fn stdout(&mut self) -> Result<ChildStdout> {
+        self.child.stdout.take().ok_or_else(|| Failure::Invalid("standard output was taken before".into()))
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
+    }
+
+    /// Waits for its end: how it ended, and what it said. `watch` is asked now and then whether to go on; when it says
+    /// no, the child is asked to end, and killed when it does not.
+    pub fn wait(
+        &mut self,
+        patience: Duration,
+        mut watch: impl FnMut() -> bool,
+    ) -> Result<(ExitStatus, String)> {
+        drop(self.child.stdin.take());
+        let until = Instant::now() + patience;
+        let mut asked: Option<Instant> = None;
+        let mut pause = Duration::from_millis(2);
+        let status = loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => break status,
+                Ok(None) => {}
+                Err(error) => {
+                    return Err(Failure::Command {
+                        program: self.title.clone(),
+                        outcome: format!("could not be waited for: {error}"),
+                        tail: String::new(),
+                    });
+                }
+            }
+            let group = Pid::from_raw(self.child.id() as i32);
+            match asked {
+                None if Instant::now() > until || !watch() => {
+                    // restic takes its locks away when it is interrupted.
+                    let _ = killpg(group, Signal::SIGINT);
+                    asked = Some(Instant::now());
+                }
+                Some(at) if at.elapsed() > Duration::from_secs(10) => {
+                    let _ = killpg(group, Signal::SIGKILL);
+                }
+                _ => {}
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        };
+        self.ended = true;
+        let words = self.words.take().and_then(|words| words.join().ok()).unwrap_or_default();
+        if asked.is_some() {
+            return Err(Failure::Command {
+                program: self.title.clone(),
+                outcome: "was ended before it was done".into(),
+                tail: tail(&words),
+            });
+        }
+        Ok((status, words))
+    }
+
+    /// Waits and fails unless it exits with 0.
+    pub fn check(&mut self, patience: Duration) -> Result<()> {
+        let (status, words) = self.wait(patience, || true)?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Failure::Command { program: self.title.clone(), outcome: describe(status), tail: tail(&words) })
+    }
+
+    /// Kills it with its children.
+    pub fn kill(&mut self) {
+        if !self.ended {
+            let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
+            let _ = self.child.wait();
+            self.ended = true;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The last lines of what a program said.
+pub fn tail(words: &str) -> String {
+    let lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(5)..].join("; ")
+}

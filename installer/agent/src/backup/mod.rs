@@ -1,0 +1,165 @@
+//! Backups on a host: streams out of databases and folders and into them, and restic where the repository is.
+//!
+//! [`answer`] takes the requests of `maxim_model::backup::wire`. Streams go through in memory of one frame. Nothing
+//! is put in the place of what serves by the request that receives it: that is a request of its own, of one step.
+
+mod child;
+mod drill;
+mod feed;
+mod restic;
+mod server;
+mod sqlite;
+mod stream;
+mod sums;
+mod tree;
+
+pub use feed::feed;
+
+use crate::canary;
+use crate::error::{Failure, Result};
+use crate::files::{Ownership, absolute};
+use crate::link::raw::Channel;
+use crate::scope::Scope;
+use maxim_model::backup::wire::{BackupReply, BackupRequest, Source};
+use maxim_model::task::SqlEngine;
+use maxim_model::wire::Reply;
+use server::Database;
+use std::path::Path;
+
+/// Answers one request; the final `Done` or `Error` is the caller's.
+pub fn answer(request: BackupRequest, scope: &Scope, channel: &mut dyn Channel) -> Result<()> {
+    match request {
+        BackupRequest::Restic { access, command } => restic::answer(channel, &access, &command),
+        BackupRequest::Canary(mail) => {
+            let took_ms = canary::mail(&mail)?;
+            channel.reply(&Reply::Backup(BackupReply::Read { took_ms }))
+        }
+        BackupRequest::Drill(request) => {
+            owned(scope, &request.folder)?;
+            let reply = drill::drill(&request)?;
+            channel.reply(&reply)
+        }
+        BackupRequest::Measure { source } => {
+            let reply = measure(scope, &source)?;
+            channel.reply(&reply)
+        }
+        BackupRequest::Send { source } => {
+            let reply = match &source {
+                Source::Sqlite { path, scratch, .. } => {
+                    owned(scope, path)?;
+                    owned(scope, scratch)?;
+                    sqlite::send(channel, path, scratch)?
+                }
+                Source::Tree { path, .. } => {
+                    owned(scope, path)?;
+                    tree::send(channel, path)?
+                }
+                source => database(source)?.send(channel)?,
+            };
+            channel.reply(&reply)
+        }
+        BackupRequest::Sum { source } => {
+            let reply = match &source {
+                Source::Sqlite { path, scratch, .. } => {
+                    owned(scope, path)?;
+                    owned(scope, scratch)?;
+                    sqlite::sum(path, scratch)?
+                }
+                source => database(source)?.sum()?,
+            };
+            channel.reply(&reply)
+        }
+        BackupRequest::Receive { source } => {
+            let reply = match &source {
+                Source::Sqlite { path, owner, .. } => {
+                    owned(scope, path)?;
+                    sqlite::receive(channel, path, owner)?
+                }
+                Source::Tree { path, owner } => {
+                    owned(scope, path)?;
+                    tree::receive(channel, path, owner)?
+                }
+                source => database(source)?.receive(channel)?,
+            };
+            channel.reply(&reply)
+        }
+        BackupRequest::Commit { source } => match &source {
+            Source::Sqlite { path, .. } => {
+                owned(scope, path)?;
+                sqlite::commit(path)
+            }
+            Source::Tree { path, .. } => {
+                owned(scope, path)?;
+                tree::commit(path)
+            }
+            source => database(source)?.commit(),
+        },
+        BackupRequest::Prepare { source } => database(&source)?.prepare(),
+        BackupRequest::Discard { source } => match &source {
+            Source::Sqlite { path, .. } => {
+                owned(scope, path)?;
+                sqlite::discard(path)
+            }
+            Source::Tree { path, .. } => {
+                owned(scope, path)?;
+                tree::discard(path)
+            }
+            source => database(source)?.discard(),
+        },
+    }
+}
+
+fn database(source: &Source) -> Result<Database> {
+    match source {
+        Source::Mariadb { service, socket, database } => {
+            Database::new(SqlEngine::Mariadb, service, socket, database)
+        }
+        Source::Postgresql { service, socket, database } => {
+            Database::new(SqlEngine::Postgresql, service, socket, database)
+        }
+        _ => Err(Failure::Invalid("this is no database of a server".into())),
+    }
+}
+
+fn measure(scope: &Scope, source: &Source) -> Result<Reply> {
+    let measured = |present, bytes, needed, folder: &Path| {
+        let free = stream::free(folder);
+        Reply::Backup(BackupReply::Measured { present, bytes, needed, free, rows: 0 })
+    };
+    match source {
+        Source::Sqlite { path, scratch, .. } => {
+            owned(scope, path)?;
+            let bytes = sqlite::size(Path::new(path));
+            Ok(measured(bytes > 0, bytes, sqlite::needed(bytes), Path::new(scratch)))
+        }
+        Source::Tree { path, .. } => {
+            owned(scope, path)?;
+            let folder = Path::new(path);
+            let bytes = tree::size(folder);
+            Ok(measured(folder.is_dir(), bytes, bytes, folder))
+        }
+        source => database(source)?.measure(),
+    }
+}
+
+/// Refuses what does not lie in a folder of ours.
+fn owned(scope: &Scope, path: &str) -> Result<()> {
+    let found = absolute(path)?;
+    if scope.owns(&found) {
+        return Ok(());
+    }
+    Err(Failure::refused(
+        format!("{path} does not lie in a folder of this deployment"),
+        "this is an error in the engine, please report it; nothing was changed",
+    ))
+}
+
+/// Makes a folder that only we can read.
+fn private(folder: &Path) -> Result<()> {
+    crate::files::make_parents(folder)?;
+    match std::fs::create_dir(folder) {
+        Ok(()) => Ownership::mode(0o700).set(folder),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(Failure::file("create the folder", folder)(error)),
+    }
+}

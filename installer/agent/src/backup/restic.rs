@@ -1,0 +1,549 @@
+//! Running restic: ours from an image, by the image's own loader and libraries so that no root is needed, else one of
+//! the machine. Only the commands that the protocol names; no free arguments.
+//!
+//! Passwords, keys and credentials are files of a private folder that lives as long as restic runs: nothing of them
+//! stands in an argument or in the environment. A snapshot is made from a stream that must be whole (see
+//! [`super::feed`]).
+
+use super::child::{self, Running};
+use super::{feed, stream};
+use crate::error::{Failure, Result};
+use crate::files::{Ownership, absolute, remove_any, write_atomic};
+use crate::link::raw::Channel;
+use crate::process::{describe, find};
+use maxim_model::backup::manifest::TAG;
+use maxim_model::backup::wire::{BackupReply, ResticCommand};
+use maxim_model::backup::{Repository, RepositoryAccess};
+use maxim_model::wire::Reply;
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+/// Bytes kept of what restic says. A repository with ten thousand snapshots stays below.
+const SAID: u64 = 24 << 20;
+/// Opening a repository derives a key and reads the index, over a slow line too.
+const OPEN: Duration = Duration::from_mins(3);
+/// restic takes nothing for so long: the storage has gone.
+const STALL: Duration = Duration::from_mins(3);
+/// After the stream: the last packs, the index and the snapshot are written.
+const FINISH: Duration = Duration::from_mins(30);
+/// Checks and prunes of large repositories take hours.
+const LONG: Duration = Duration::from_hours(24);
+/// The first version that can take a stream from a command.
+const OLDEST: (u32, u32) = (0, 17);
+
+/// A restic that can be run.
+struct Program {
+    path: String,
+    before: Vec<String>,
+    shown: String,
+}
+
+/// Ours from an image below `images`, else the machine's own.
+fn program(images: &str) -> Result<Program> {
+    let mut found: Vec<PathBuf> = fs::read_dir(images)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("restic-"))
+        .map(|entry| entry.path())
+        .filter(|path| !crate::tasks::completed(path).is_empty())
+        .collect();
+    found.sort();
+    for image in found.iter().rev() {
+        if let Some(program) = from_image(image) {
+            return Ok(program);
+        }
+    }
+    let Some(path) = find("restic") else {
+        return Err(absent("there is no restic on this host"));
+    };
+    let path = path.display().to_string();
+    let output = crate::process::Invocation::new(&path, &["version"])?.check(Duration::from_secs(20))?;
+    let version = output.stdout.split_whitespace().nth(1).unwrap_or_default().to_owned();
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < OLDEST {
+        return Err(absent(&format!("{path} is version {version}, and 0.17 is needed")));
+    }
+    Ok(Program { path: path.clone(), before: Vec::new(), shown: path })
+}
+
+fn absent(what: &str) -> Failure {
+    Failure::refused(
+        what.to_owned(),
+        "install this deployment from a bundle (`maxim.ctl install --bundle FILE`), which brings restic along, or \
+         install restic 0.17 or newer by the machine's own means",
+    )
+}
+
+/// The image's program by the image's loader.
+fn from_image(image: &Path) -> Option<Program> {
+    let restic = image.join("usr/bin/restic");
+    if !restic.is_file() {
+        return None;
+    }
+    let libraries = fs::read_dir(image.join("usr/lib")).ok()?.flatten().map(|entry| entry.path());
+    for folder in libraries {
+        let loader =
+            fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()).find(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                name.starts_with("ld-linux") || name.starts_with("ld64")
+            });
+        if let Some(loader) = loader {
+            return Some(Program {
+                path: loader.display().to_string(),
+                before: vec![
+                    "--library-path".into(),
+                    folder.display().to_string(),
+                    restic.display().to_string(),
+                ],
+                shown: restic.display().to_string(),
+            });
+        }
+    }
+    None
+}
+
+/// A private folder for one run, removed when it is dropped.
+struct Private(PathBuf);
+
+impl Private {
+    fn make(run: &Path) -> Result<Self> {
+        super::private(run)?;
+        // Left over from agents that were killed.
+        for entry in fs::read_dir(run).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let owner =
+                name.strip_prefix("restic-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+            if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+                remove_any(&entry.path());
+            }
+        }
+        let path = run.join(format!("restic-{}-{:08x}", std::process::id(), rand::random::<u32>()));
+        super::private(&path)?;
+        Ok(Self(path))
+    }
+
+    fn file(&self, name: &str, content: &str) -> Result<String> {
+        let path = self.0.join(name);
+        write_atomic(&path, content.as_bytes(), Ownership::mode(0o600))?;
+        Ok(path.display().to_string())
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        remove_any(&self.0);
+    }
+}
+
+/// restic with an opened repository's arguments.
+struct Restic {
+    program: Program,
+    private: Private,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Restic {
+    fn open(access: &RepositoryAccess) -> Result<Self> {
+        let program = program(&access.images)?;
+        let (work, run) = (absolute(&access.work)?, absolute(&access.run)?);
+        super::private(&work)?;
+        let private = Private::make(&run)?;
+        let temporary = work.join("tmp");
+        super::private(&temporary)?;
+        let mut arguments = vec![
+            "-r".into(),
+            access.repository.location(),
+            "--password-file".into(),
+            private.file("password", access.password.expose())?,
+            "--json".into(),
+            "--retry-lock=2m".into(),
+        ];
+        let mut environment = vec![
+            ("HOME", work.display().to_string()),
+            ("TMPDIR", temporary.display().to_string()),
+            // Soft bounds of its garbage collector: it and we stay within 300 MB.
+            ("GOMEMLIMIT", "160MiB".to_owned()),
+            ("GOGC", "50".to_owned()),
+        ];
+        match &access.repository {
+            // Its own files are as near as a cache.
+            Repository::Local { .. } => arguments.push("--no-cache".into()),
+            Repository::Sftp { .. } => {
+                arguments.push(format!("--cache-dir={}", work.join("cache").display()));
+                let mut ssh =
+                    "-oBatchMode=yes -oConnectTimeout=15 -oServerAliveInterval=10 -oServerAliveCountMax=3"
+                        .to_owned();
+                if !access.ssh_key.is_empty() {
+                    let key = private.file("key", access.ssh_key.expose())?;
+                    ssh.push_str(&format!(" -oIdentitiesOnly=yes -i '{key}'"));
+                }
+                if !access.known_hosts.is_empty() {
+                    let known = private.file("known_hosts", &access.known_hosts)?;
+                    ssh.push_str(&format!(" -oStrictHostKeyChecking=yes '-oUserKnownHostsFile={known}'"));
+                }
+                if find("ssh").is_none() {
+                    return Err(Failure::refused(
+                        "a repository by SFTP needs `ssh` on the host that runs restic, and it is not there",
+                        "install the OpenSSH client there, or use another kind of repository",
+                    ));
+                }
+                arguments.push("-o".into());
+                arguments.push(format!("sftp.args={ssh}"));
+            }
+            Repository::S3 { region, .. } => {
+                arguments.push(format!("--cache-dir={}", work.join("cache").display()));
+                if !region.is_empty() {
+                    arguments.push("-o".into());
+                    arguments.push(format!("s3.region={region}"));
+                }
+                if !access.credentials.is_empty() {
+                    let file = private.file("credentials", access.credentials.expose())?;
+                    environment.push(("AWS_SHARED_CREDENTIALS_FILE", file));
+                }
+                environment.push(("AWS_EC2_METADATA_DISABLED", "true".into()));
+            }
+        }
+        Ok(Self { program, private, arguments, environment })
+    }
+
+    fn start(&self, command: &[String]) -> Result<Running> {
+        let arguments: Vec<String> =
+            self.program.before.iter().chain(&self.arguments).chain(command).cloned().collect();
+        let environment: Vec<(&str, &str)> =
+            self.environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let title = format!("restic {}", command.first().map_or("", String::as_str));
+        child::start(&title, &self.program.path, &arguments, &environment)
+    }
+
+    /// Runs a command to its end; what it said, as JSON objects.
+    fn run(
+        &self,
+        channel: &dyn Channel,
+        command: &[&str],
+        patience: Duration,
+    ) -> Result<(ExitStatus, Vec<Value>)> {
+        let command: Vec<String> = command.iter().map(|&word| word.to_owned()).collect();
+        let mut running = self.start(&command)?;
+        let output = running.stdout()?;
+        let reader = std::thread::spawn(move || said(output));
+        let (status, words) = running.wait(patience, || !channel.is_gone())?;
+        let mut all = reader.join().unwrap_or_default();
+        all.extend(lines(&words));
+        Ok((status, all))
+    }
+
+    /// The same; an exit status that is not 0 is a failure in restic's own words.
+    fn check(&self, channel: &dyn Channel, command: &[&str], patience: Duration) -> Result<Vec<Value>> {
+        let (status, said) = self.run(channel, command, patience)?;
+        if status.success() {
+            Ok(said)
+        } else {
+            Err(self.failure(command.first().unwrap_or(&""), status, &said))
+        }
+    }
+
+    fn failure(&self, command: &str, status: ExitStatus, said: &[Value]) -> Failure {
+        let mut texts: Vec<String> = said.iter().filter_map(text).collect();
+        texts.dedup();
+        let kept = texts.len().saturating_sub(6);
+        let words = texts[kept..].join("; ");
+        let place = self.arguments.get(1).cloned().unwrap_or_default();
+        match status.code() {
+            Some(10) => Failure::refused(
+                format!("there is no repository at {place}: {words}"),
+                "is the place right, and mounted? `maxim.ctl backup create` makes a repository that is new",
+            ),
+            Some(11) => Failure::refused(
+                format!("the repository {place} is in use: {words}"),
+                "wait until the other run is done, then run the command again",
+            ),
+            Some(12) => Failure::refused(
+                format!("the repository {place} does not open with this key: {words}"),
+                "the recovery kit of this cluster has the right password; is it the repository of another cluster?",
+            ),
+            _ if words.contains("no space left") => Failure::refused(
+                format!("the repository {place} has no room: {words}"),
+                "free space there, or prune with `maxim.ctl backup prune`, and run the command again; the sets that \
+                 are there are whole",
+            ),
+            _ => Failure::Command {
+                program: format!("restic {command}"),
+                outcome: describe(status),
+                tail: words,
+            },
+        }
+    }
+}
+
+/// JSON objects of standard output, bounded.
+fn said(output: impl Read) -> Vec<Value> {
+    let mut reader = BufReader::new(output.take(SAID));
+    let mut all = Vec::new();
+    let mut line = String::new();
+    while matches!(reader.read_line(&mut line), Ok(count) if count > 0) {
+        all.extend(lines(&line));
+        line.clear();
+    }
+    let _ = std::io::copy(&mut reader.into_inner().into_inner(), &mut std::io::sink());
+    all
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(|line| match serde_json::from_str::<Value>(line) {
+            Ok(value) if value.is_object() || value.is_array() => value,
+            _ => serde_json::json!({"message_type": "text", "message": line}),
+        })
+        .filter(|value| value["message_type"] != "status")
+        .collect()
+}
+
+/// The words in one of its objects.
+fn text(value: &Value) -> Option<String> {
+    let kind = value["message_type"].as_str().unwrap_or_default();
+    match kind {
+        "exit_error" | "text" => value["message"].as_str().map(str::to_owned),
+        "error" => {
+            value["error"]["message"].as_str().or_else(|| value["message"].as_str()).map(str::to_owned)
+        }
+        _ => None,
+    }
+}
+
+/// Does what the engine asks for.
+pub fn answer(channel: &mut dyn Channel, access: &RepositoryAccess, command: &ResticCommand) -> Result<()> {
+    if matches!(command, ResticCommand::Version) {
+        let found = program(&access.images)?;
+        let said = serde_json::json!({"program": found.shown});
+        return channel.reply(&Reply::Backup(BackupReply::Restic { said: vec![said] }));
+    }
+    let restic = Restic::open(access)?;
+    let said = match command {
+        ResticCommand::Version => Vec::new(),
+        ResticCommand::Init => init(channel, &restic)?,
+        ResticCommand::Snapshots => restic.check(channel, &["snapshots", "--no-lock", "--tag", TAG], OPEN)?,
+        ResticCommand::Size => {
+            restic.check(channel, &["stats", "--no-lock", "--mode", "raw-data"], Duration::from_mins(30))?
+        }
+        ResticCommand::Backup { file, tags, host } => backup(channel, &restic, file, tags, host)?,
+        ResticCommand::Dump { snapshot, file } => return dump(channel, &restic, snapshot, file),
+        ResticCommand::Tag { snapshot, add, remove } => {
+            let mut words = vec!["tag"];
+            for tag in add {
+                words.extend(["--add", tag.as_str()]);
+            }
+            for tag in remove {
+                words.extend(["--remove", tag.as_str()]);
+            }
+            words.push(identifier(snapshot)?);
+            unlock(channel, &restic)?;
+            restic.check(channel, &words, OPEN)?
+        }
+        ResticCommand::Check { percent } => {
+            let share = format!("--read-data-subset={}%", percent.min(&100));
+            let mut words = vec!["check"];
+            if *percent >= 100 {
+                words.push("--read-data");
+            } else if *percent > 0 {
+                words.push(&share);
+            }
+            unlock(channel, &restic)?;
+            restic.check(channel, &words, LONG)?
+        }
+        ResticCommand::Forget { snapshots } => {
+            let mut words = vec!["forget"];
+            for snapshot in snapshots {
+                words.push(identifier(snapshot)?);
+            }
+            if snapshots.is_empty() {
+                Vec::new()
+            } else {
+                unlock(channel, &restic)?;
+                restic.check(channel, &words, Duration::from_mins(30))?
+            }
+        }
+        ResticCommand::Prune => {
+            unlock(channel, &restic)?;
+            restic.check(channel, &["prune"], LONG)?
+        }
+    };
+    channel.reply(&Reply::Backup(BackupReply::Restic { said }))
+}
+
+/// A snapshot's identifier and nothing that restic would take for something else.
+fn identifier(text: &str) -> Result<&str> {
+    let fine = (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if fine { Ok(text) } else { Err(Failure::Invalid(format!("`{}` is no snapshot", text.escape_debug()))) }
+}
+
+/// Takes away locks of runs that are dead (never those of living ones).
+fn unlock(channel: &dyn Channel, restic: &Restic) -> Result<()> {
+    restic.check(channel, &["unlock"], OPEN).map(drop)
+}
+
+/// Makes the repository unless it is there and opens. restic's own file `config` is the only thing that tells.
+fn init(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>> {
+    let (status, said) = restic.run(channel, &["cat", "config", "--no-lock"], OPEN)?;
+    match status.code() {
+        Some(0) => {
+            let id = said.iter().find_map(|value| value["id"].as_str()).unwrap_or_default();
+            Ok(vec![serde_json::json!({"message_type": "opened", "id": id})])
+        }
+        Some(10) => restic.check(channel, &["init"], OPEN),
+        _ => Err(restic.failure("cat", status, &said)),
+    }
+}
+
+/// One stream becomes one snapshot, or none.
+fn backup(
+    channel: &mut dyn Channel,
+    restic: &Restic,
+    file: &str,
+    tags: &[String],
+    host: &str,
+) -> Result<Vec<Value>> {
+    let place = restic.private.0.join("feed");
+    let listener = crate::unix::listen(&place)?;
+    listener.set_nonblocking(true).map_err(Failure::file("listen on", &place))?;
+    let mut command: Vec<String> =
+        ["backup", "--quiet", "--no-scan", "--stdin-from-command", "--stdin-filename", file, "--host", host]
+            .map(str::to_owned)
+            .to_vec();
+    for tag in tags {
+        command.extend(["--tag".to_owned(), tag.clone()]);
+    }
+    command.extend([
+        "--".to_owned(),
+        format!("/proc/{}/exe", std::process::id()),
+        "backup-feed".to_owned(),
+        place.display().to_string(),
+    ]);
+    let mut running = restic.start(&command)?;
+    let output = running.stdout()?;
+    let reader = std::thread::spawn(move || said(output));
+    let finish = |mut running: Running, patience: Duration, channel: &dyn Channel| -> Result<Vec<Value>> {
+        let (status, words) = running.wait(patience, || !channel.is_gone())?;
+        // Its output closes with it.
+        let mut all = lines(&words);
+        if status.success() {
+            Ok(all)
+        } else {
+            all.retain(|value| text(value).is_some());
+            Err(restic.failure("backup", status, &all))
+        }
+    };
+    let Some(mut socket) = accept(&listener, &mut running, channel)? else {
+        finish(running, Duration::from_secs(30), channel)?;
+        return Err(Failure::Invalid("restic ended before it took anything".into()));
+    };
+    socket.set_write_timeout(Some(STALL)).map_err(Failure::file("write to", &place))?;
+    let taken = stream::receive(channel, |bytes| {
+        feed::piece(&mut socket, bytes).map_err(|error| {
+            let what = if error.kind() == std::io::ErrorKind::WouldBlock {
+                "takes nothing any more"
+            } else {
+                "has ended"
+            };
+            Failure::Talk { with: "restic".into(), what: what.into() }
+        })
+    });
+    match taken {
+        Ok(_) => {
+            feed::whole(&mut socket).map_err(Failure::file("write to", &place))?;
+            drop(socket);
+            let mut all = finish(running, FINISH, channel)?;
+            all.extend(reader.join().unwrap_or_default());
+            Ok(all)
+        }
+        Err(failure) => {
+            drop(socket);
+            // When it was restic that went, its own words say why; else it is ended, and makes no snapshot.
+            if matches!(failure, Failure::Talk { .. }) {
+                finish(running, Duration::from_secs(20), channel)?;
+            } else {
+                // Its command has failed, so it fails too, and takes its lock away.
+                let _ = running.wait(Duration::from_secs(20), || true);
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// The feeder's connection; none when restic ended first.
+fn accept(
+    listener: &std::os::unix::net::UnixListener,
+    running: &mut Running,
+    channel: &dyn Channel,
+) -> Result<Option<UnixStream>> {
+    let until = Instant::now() + OPEN;
+    loop {
+        match listener.accept() {
+            Ok((socket, _)) => {
+                return match socket.set_nonblocking(false) {
+                    Ok(()) => Ok(Some(socket)),
+                    Err(error) => Err(Failure::talk("restic", error)),
+                };
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(Failure::talk("restic", error)),
+        }
+        if running.has_ended() {
+            return Ok(None);
+        }
+        if Instant::now() > until || channel.is_gone() {
+            return Err(Failure::Deadline {
+                what: "restic to open the repository".into(),
+                seconds: OPEN.as_secs(),
+                last: "it still runs".into(),
+            });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A file of a snapshot, to the engine.
+fn dump(channel: &mut dyn Channel, restic: &Restic, snapshot: &str, file: &str) -> Result<()> {
+    let command = ["dump", "--no-lock", identifier(snapshot)?, &format!("/{}", file.trim_start_matches('/'))]
+        .map(str::to_owned);
+    let mut running = restic.start(&command)?;
+    let mut output = running.stdout()?;
+    let bytes = stream::send(channel, &mut output, "restic", |_| {})?;
+    drop(output);
+    let (status, words) = running.wait(OPEN, || true)?;
+    if !status.success() {
+        return Err(restic.failure("dump", status, &lines(&words)));
+    }
+    channel.reply(&stream::sent(bytes, Vec::new(), String::new(), 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{identifier, lines, text};
+
+    #[test]
+    fn its_words_are_found_in_all_their_forms() {
+        let said = lines(
+            "{\"message_type\":\"status\"}\n{\"message_type\":\"exit_error\",\"code\":1,\"message\":\"Fatal: x\"}\nplain\n[]\n\
+             {\"message_type\":\"error\",\"error\":{\"message\":\"pack ab\"}}\n",
+        );
+        let texts: Vec<String> = said.iter().filter_map(text).collect();
+        assert_eq!(texts, ["Fatal: x", "plain", "pack ab"]);
+    }
+
+    #[test]
+    fn only_identifiers_reach_its_arguments() {
+        assert!(identifier("0123abcd").is_ok());
+        for wrong in ["latest", "--no-lock", "", "0123abcg", &"a".repeat(65)] {
+            assert!(identifier(wrong).is_err(), "{wrong}");
+        }
+    }
+}

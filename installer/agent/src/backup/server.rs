@@ -1,0 +1,470 @@
+//! Databases of a server of ours: dumped and loaded by the programs of its own image, in its own root, over its own
+//! socket (see [`crate::tasks::sql`]).
+//!
+//! A dump is one transaction's view (`mariadb-dump --single-transaction`, `pg_dump`), so the server goes on. A dump
+//! is loaded into a database of its own beside the one that serves (`NAME_restore`); putting it in place renames
+//! tables or databases in one statement and keeps what was there as `NAME_before`.
+
+use super::child::{self, Running};
+use super::stream;
+use super::sums::{Dialect, Scanner};
+use crate::deadline::Deadline;
+use crate::error::{Failure, Result};
+use crate::link::raw::Channel;
+use crate::tasks::sql::server::{Server, literal, server};
+use maxim_model::backup::TableSum;
+use maxim_model::backup::wire::BackupReply;
+use maxim_model::task::{SqlAccess, SqlEngine};
+use maxim_model::wire::Reply;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// Seconds that a statement may take.
+const STATEMENT: u64 = 300;
+/// A program that has closed its output ends at once.
+const END: Duration = Duration::from_mins(1);
+/// The end of loading: indexes are made and everything is committed.
+const LOADED: Duration = Duration::from_hours(2);
+
+/// A name as rights have it, where `_` stands for any letter.
+fn pattern(name: &str) -> String {
+    name.replace('_', "\\_")
+}
+
+/// A database of a server.
+pub struct Database {
+    access: SqlAccess,
+    name: String,
+}
+
+impl Database {
+    /// By service, socket in its root, and name.
+    pub fn new(engine: SqlEngine, service: &str, socket: &str, name: &str) -> Result<Self> {
+        let plain = |text: &str| {
+            !text.is_empty()
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+        };
+        if !plain(service) || !plain(name) || name.contains('-') {
+            return Err(Failure::Invalid(format!(
+                "`{}` of `{}` is no database of ours",
+                name.escape_debug(),
+                service.escape_debug()
+            )));
+        }
+        let administrator = match engine {
+            SqlEngine::Mariadb => "root",
+            SqlEngine::Postgresql => "postgres",
+        };
+        Ok(Self {
+            access: SqlAccess {
+                engine,
+                service: service.to_owned(),
+                socket: socket.to_owned(),
+                administrator: administrator.to_owned(),
+            },
+            name: name.to_owned(),
+        })
+    }
+
+    fn received(&self) -> String {
+        format!("{}_restore", self.name)
+    }
+
+    fn replaced(&self) -> String {
+        format!("{}_before", self.name)
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self.access.engine {
+            SqlEngine::Mariadb => Dialect::Mariadb,
+            SqlEngine::Postgresql => Dialect::Postgresql,
+        }
+    }
+
+    fn server(&self) -> Result<Server<'_>> {
+        server(&self.access, Deadline::after(STATEMENT))?.ok_or_else(|| Failure::Service {
+            service: self.access.service.clone(),
+            what: "does not run".into(),
+            log: String::new(),
+        })
+    }
+
+    fn value(server: &Server<'_>, database: &str, sql: &str) -> Result<String> {
+        Ok(server
+            .run(database, sql.to_owned())?
+            .first()
+            .and_then(|row| row.first())
+            .cloned()
+            .unwrap_or_default())
+    }
+
+    fn version(server: &Server<'_>) -> String {
+        let sql = match server.access.engine {
+            SqlEngine::Mariadb => "SELECT VERSION();\n",
+            SqlEngine::Postgresql => "SHOW server_version;\n",
+        };
+        Self::value(server, "postgres", sql).unwrap_or_default()
+    }
+
+    /// Size, rows and room.
+    pub fn measure(&self) -> Result<Reply> {
+        let server = self.server()?;
+        let name = literal(&self.name);
+        let (bytes, rows, folder) = match self.access.engine {
+            SqlEngine::Mariadb => (
+                format!("SELECT COALESCE(SUM(data_length + index_length), 0) FROM information_schema.tables WHERE table_schema = {name};\n"),
+                format!("SELECT COALESCE(SUM(table_rows), 0) FROM information_schema.tables WHERE table_schema = {name};\n"),
+                "SELECT @@datadir;\n",
+            ),
+            SqlEngine::Postgresql => (
+                format!("SELECT COALESCE(MAX(pg_database_size(datname)), 0) FROM pg_database WHERE datname = {name};\n"),
+                "SELECT COALESCE(SUM(GREATEST(reltuples, 0)), 0)::bigint FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace;\n".to_owned(),
+                "SHOW data_directory;\n",
+            ),
+        };
+        let number = |database: &str, sql: &str| -> Result<u64> {
+            Ok(Self::value(&server, database, sql)?.parse::<f64>().unwrap_or(0.0).max(0.0) as u64)
+        };
+        let bytes = number("postgres", &bytes)?;
+        let present = server.has_schema(&self.name)? && bytes > 0;
+        let rows = if present { number(&self.name, &rows)? } else { 0 };
+        let folder = Self::value(&server, "postgres", folder)?;
+        let free = stream::free(Path::new(&format!("{}{folder}", server.root())));
+        let needed = bytes + bytes / 5 + (64 << 20);
+        Ok(Reply::Backup(BackupReply::Measured { present, bytes, needed, free, rows }))
+    }
+
+    /// Starts the dump of a database of this server.
+    fn dump(&self, server: &Server<'_>, name: &str) -> Result<Running> {
+        let root = server.root();
+        let socket = &self.access.socket;
+        let administrator = &self.access.administrator;
+        let mut arguments = vec![root.clone()];
+        match self.access.engine {
+            SqlEngine::Mariadb => {
+                let program = ["/usr/bin/mariadb-dump", "/usr/bin/mysqldump"]
+                    .into_iter()
+                    .find(|path| Path::new(&format!("{root}{path}")).exists())
+                    .ok_or_else(|| self.lacks("mariadb-dump"))?;
+                arguments.push(program.into());
+                let fixed = [
+                    "--no-defaults",
+                    "--protocol=socket",
+                    "--single-transaction",
+                    "--quick",
+                    "--order-by-primary",
+                    "--skip-dump-date",
+                    "--default-character-set=utf8mb4",
+                    "--max-allowed-packet=64M",
+                    "--routines",
+                ];
+                arguments.extend(fixed.map(str::to_owned));
+                arguments.push(format!("--socket={socket}"));
+                arguments.push(format!("--user={administrator}"));
+                arguments.push(name.to_owned());
+            }
+            SqlEngine::Postgresql => {
+                let client = server.client()?;
+                let program = client.strip_suffix("psql").map(|folder| format!("{folder}pg_dump"));
+                arguments.push(program.ok_or_else(|| self.lacks("pg_dump"))?);
+                arguments.extend(["--no-password", "--format=plain"].map(str::to_owned));
+                arguments.push(format!("--host={socket}"));
+                arguments.push(format!("--port={}", server.port()));
+                arguments.push(format!("--username={administrator}"));
+                arguments.push(format!("--dbname={name}"));
+            }
+        }
+        child::start(&format!("dump of {name}"), "chroot", &arguments, &[])
+    }
+
+    /// Starts the client that reads a dump.
+    fn load(&self, server: &Server<'_>, name: &str) -> Result<Running> {
+        let socket = &self.access.socket;
+        let administrator = &self.access.administrator;
+        let mut arguments = vec![server.root(), server.client()?];
+        match self.access.engine {
+            SqlEngine::Mariadb => {
+                let fixed = [
+                    "--no-defaults",
+                    "--protocol=socket",
+                    "--binary-mode",
+                    "--default-character-set=utf8mb4",
+                    "--max-allowed-packet=64M",
+                ];
+                arguments.extend(fixed.map(str::to_owned));
+                arguments.push(format!("--socket={socket}"));
+                arguments.push(format!("--user={administrator}"));
+                arguments.push(name.to_owned());
+            }
+            SqlEngine::Postgresql => {
+                let fixed = [
+                    "--no-psqlrc",
+                    "--no-password",
+                    "--quiet",
+                    "--output=/dev/null",
+                    "--set=ON_ERROR_STOP=1",
+                    "--single-transaction",
+                ];
+                arguments.extend(fixed.map(str::to_owned));
+                arguments.push(format!("--host={socket}"));
+                arguments.push(format!("--port={}", server.port()));
+                arguments.push(format!("--username={administrator}"));
+                arguments.push(format!("--dbname={name}"));
+            }
+        }
+        child::start(&format!("loading of {name}"), "chroot", &arguments, &[])
+    }
+
+    fn lacks(&self, program: &str) -> Failure {
+        Failure::refused(
+            format!("the image of {} holds no {program}", self.access.service),
+            "install a bundle of this version",
+        )
+    }
+
+    fn cut_off(&self, name: &str) -> Failure {
+        Failure::Content {
+            what: format!("the dump of {name} was cut off"),
+            hint: format!(
+                "see `maxim.ctl logs {}`, remove the cause and run the command again",
+                self.access.service
+            ),
+        }
+    }
+
+    /// Sends a dump.
+    pub fn send(&self, channel: &mut dyn Channel) -> Result<Reply> {
+        let server = self.server()?;
+        let version = Self::version(&server);
+        let point = stream::now_unix();
+        let mut dump = self.dump(&server, &self.name)?;
+        let mut output = dump.stdout()?;
+        let mut scanner = Scanner::new(self.dialect());
+        let bytes = stream::send(channel, &mut output, "the dump", |piece| scanner.feed(piece))?;
+        dump.check(END)?;
+        if !scanner.is_complete() {
+            return Err(self.cut_off(&self.name));
+        }
+        Ok(stream::sent(bytes, scanner.finish(), version, point))
+    }
+
+    fn sums_of(&self, server: &Server<'_>, name: &str) -> Result<Vec<TableSum>> {
+        let mut dump = self.dump(server, name)?;
+        let mut output = dump.stdout()?;
+        let mut scanner = Scanner::new(self.dialect());
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match output.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => scanner.feed(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Failure::Invalid(format!("reading the dump: {error}"))),
+            }
+        }
+        dump.check(END)?;
+        if !scanner.is_complete() {
+            return Err(self.cut_off(name));
+        }
+        Ok(scanner.finish())
+    }
+
+    /// Sums of what serves.
+    pub fn sum(&self) -> Result<Reply> {
+        let server = self.server()?;
+        let point = stream::now_unix();
+        Ok(stream::sent(0, self.sums_of(&server, &self.name)?, Self::version(&server), point))
+    }
+
+    fn drop_database(server: &Server<'_>, name: &str) -> Result<()> {
+        let sql = match server.access.engine {
+            SqlEngine::Mariadb => format!("DROP DATABASE IF EXISTS `{name}`;\n"),
+            SqlEngine::Postgresql => format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE);\n"),
+        };
+        server.run("postgres", sql).map(drop)
+    }
+
+    /// Loads a dump beside the database that serves, and says what is in it then.
+    pub fn receive(&self, channel: &mut dyn Channel) -> Result<Reply> {
+        let server = self.server()?;
+        let name = self.received();
+        Self::drop_database(&server, &name)?;
+        server.create_schema(&name)?;
+        let outcome = self.loaded(channel, &server, &name);
+        if outcome.is_err() {
+            // Half a database is of no use; what remains of it is dropped by the next run too.
+            let _ = Self::drop_database(&server, &name);
+        }
+        outcome
+    }
+
+    fn loaded(&self, channel: &mut dyn Channel, server: &Server<'_>, name: &str) -> Result<Reply> {
+        let mut load = self.load(server, name)?;
+        let mut input = load.stdin()?;
+        let mut output = load.stdout()?;
+        let drain = std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+        let mut scanner = Scanner::new(self.dialect());
+        let taken = stream::receive(channel, |piece| {
+            scanner.feed(piece);
+            input
+                .write_all(piece)
+                .map_err(|error| Failure::Invalid(format!("the database's client went away: {error}")))
+        });
+        let taken = match taken {
+            Ok(bytes) if !scanner.is_complete() => {
+                load.kill();
+                return Err(Failure::Content {
+                    what: format!("the dump ends too early, after {bytes} bytes"),
+                    hint: "verify the repository with `maxim.ctl backup verify` and restore an older set"
+                        .into(),
+                });
+            }
+            Ok(bytes) => bytes,
+            Err(failure) => {
+                // What the client said tells more than that it went away.
+                if let Failure::Invalid(_) = failure {
+                    drop(input);
+                    load.check(END)?;
+                }
+                load.kill();
+                return Err(failure);
+            }
+        };
+        drop(input);
+        load.check(LOADED)?;
+        let _ = drain.join();
+        Ok(stream::sent(taken, self.sums_of(server, name)?, Self::version(server), 0))
+    }
+
+    fn tables(server: &Server<'_>, name: &str) -> Result<Vec<String>> {
+        let sql = format!(
+            "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_TYPE = 'BASE TABLE' ORDER BY TABLE_NAME;\n",
+            literal(name)
+        );
+        Ok(server.run("postgres", sql)?.into_iter().filter_map(|row| row.into_iter().next()).collect())
+    }
+
+    /// Puts what was loaded in place.
+    pub fn commit(&self) -> Result<()> {
+        let server = self.server()?;
+        let (new, old, name) = (self.received(), self.replaced(), &self.name);
+        if !server.has_schema(&new)? {
+            if server.has_schema(&old)? {
+                // A run that was killed after this step goes on here.
+                return Ok(());
+            }
+            return Err(Failure::refused(
+                format!("there is no restored database {new}"),
+                "run the restore again",
+            ));
+        }
+        match self.access.engine {
+            SqlEngine::Mariadb => {
+                let (incoming, outgoing) = (Self::tables(&server, &new)?, Self::tables(&server, name)?);
+                if incoming.is_empty() && server.has_schema(&old)? {
+                    return Self::drop_database(&server, &new);
+                }
+                Self::drop_database(&server, &old)?;
+                server.create_schema(&old)?;
+                server.create_schema(name)?;
+                let moves: Vec<String> = outgoing
+                    .iter()
+                    .map(|table| format!("`{name}`.`{table}` TO `{old}`.`{table}`"))
+                    .chain(incoming.iter().map(|table| format!("`{new}`.`{table}` TO `{name}`.`{table}`")))
+                    .collect();
+                if !moves.is_empty() {
+                    server.run("", format!("RENAME TABLE {};\n", moves.join(", ")))?;
+                }
+                Self::drop_database(&server, &new)
+            }
+            SqlEngine::Postgresql => {
+                let owner = Self::value(
+                    &server,
+                    "postgres",
+                    &format!(
+                        "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {};\n",
+                        literal(name)
+                    ),
+                )?;
+                Self::drop_database(&server, &old)?;
+                let mut sql = format!(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ({}, {}) AND pid <> pg_backend_pid();\nBEGIN;\n",
+                    literal(name),
+                    literal(&new)
+                );
+                if server.has_schema(name)? {
+                    sql.push_str(&format!("ALTER DATABASE \"{name}\" RENAME TO \"{old}\";\n"));
+                }
+                sql.push_str(&format!("ALTER DATABASE \"{new}\" RENAME TO \"{name}\";\n"));
+                if !owner.is_empty() {
+                    sql.push_str(&format!("ALTER DATABASE \"{name}\" OWNER TO \"{owner}\";\n"));
+                }
+                sql.push_str("COMMIT;\n");
+                server.run("postgres", sql).map(drop)
+            }
+        }
+    }
+
+    /// Lets the account of the IM core use what was loaded, and makes canaries young: an IM core removes old ones when
+    /// it starts.
+    pub fn prepare(&self) -> Result<()> {
+        let server = self.server()?;
+        let received = self.received();
+        if self.access.engine == SqlEngine::Mariadb {
+            for host in self.hosts(&server)? {
+                server.run(
+                    "",
+                    format!(
+                        "GRANT ALL PRIVILEGES ON `{}`.* TO {}@{};\n",
+                        pattern(&received),
+                        literal(&self.name),
+                        literal(&host)
+                    ),
+                )?;
+            }
+        }
+        let now = stream::now_unix() * 1000;
+        let table = match self.access.engine {
+            SqlEngine::Mariadb => format!("`{received}`.account"),
+            SqlEngine::Postgresql => "account".to_owned(),
+        };
+        server
+            .run(&received, format!("UPDATE {table} SET created_at = {now} WHERE kind = 'canary';\n"))
+            .map(drop)
+    }
+
+    /// Hosts that the IM core's account (named as the database) may come from.
+    fn hosts(&self, server: &Server<'_>) -> Result<Vec<String>> {
+        let sql = format!("SELECT Host FROM mysql.global_priv WHERE User = {};\n", literal(&self.name));
+        Ok(server.run("", sql)?.into_iter().filter_map(|row| row.into_iter().next()).collect())
+    }
+
+    /// Rights on a database stay when it is dropped.
+    fn forget_rights(&self, server: &Server<'_>) -> Result<()> {
+        if self.access.engine == SqlEngine::Mariadb {
+            let received = self.received();
+            for host in self.hosts(server)? {
+                let (name, host) = (literal(&self.name), literal(&host));
+                let granted = format!(
+                    "SELECT 1 FROM mysql.db WHERE User = {name} AND Host = {host} AND Db = {};\n",
+                    literal(&pattern(&received))
+                );
+                if !server.run("", granted)?.is_empty() {
+                    server.run(
+                        "",
+                        format!("REVOKE ALL PRIVILEGES ON `{}`.* FROM {name}@{host};\n", pattern(&received)),
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what was loaded and what was kept.
+    pub fn discard(&self) -> Result<()> {
+        let server = self.server()?;
+        self.forget_rights(&server)?;
+        Self::drop_database(&server, &self.received())?;
+        Self::drop_database(&server, &self.replaced())
+    }
+}

@@ -1,0 +1,395 @@
+//! `SQLite` files: a copy by the backup API while others write, sums by table, and the exchange of the file.
+//!
+//! The copy is made within one read transaction, so it shows one moment however long it takes, and the writer is
+//! never held up (write-ahead log). It lies in a private scratch folder; its size is checked before.
+
+use super::stream;
+use super::sums::Sum;
+use crate::error::{Failure, Result};
+use crate::files::{Ownership, absolute, parent, remove_any, sync_folder};
+use crate::link::raw::Channel;
+use maxim_model::backup::TableSum;
+use maxim_model::wire::Reply;
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Pages copied at a time.
+const PAGES: i32 = 2048;
+/// What a copy may need beyond the size of the file.
+const MARGIN: u64 = 16 << 20;
+
+fn wrong(path: &Path) -> impl Fn(rusqlite::Error) -> Failure {
+    let path = path.to_path_buf();
+    move |error| match error {
+        rusqlite::Error::SqliteFailure(code, _) if code.code == rusqlite::ErrorCode::DiskFull => {
+            Failure::file("write", &path)(std::io::Error::from(std::io::ErrorKind::StorageFull))
+        }
+        other => Failure::talk(path.display().to_string(), other),
+    }
+}
+
+/// Beside what is replaced.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Where a received file lies until it is put in place.
+fn received(path: &Path) -> PathBuf {
+    beside(path, ".restoring")
+}
+
+/// Where the replaced file lies until it is discarded.
+fn replaced(path: &Path) -> PathBuf {
+    beside(path, ".before-restore")
+}
+
+/// Bytes of a database with its log; 0 when there is none.
+pub fn size(path: &Path) -> u64 {
+    [path.to_path_buf(), beside(path, "-wal")]
+        .iter()
+        .filter_map(|file| fs::metadata(file).ok())
+        .map(|found| found.len())
+        .sum()
+}
+
+/// What a copy needs, for a database of so many bytes.
+pub const fn needed(bytes: u64) -> u64 {
+    bytes + bytes / 20 + MARGIN
+}
+
+/// A copy, removed when it is dropped.
+struct Copy(PathBuf);
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        for ending in ["", "-wal", "-shm", "-journal"] {
+            remove_any(&beside(&self.0, ending));
+        }
+    }
+}
+
+/// Makes a consistent copy in the scratch folder; the moment it shows.
+fn copy(path: &Path, scratch: &Path) -> Result<(Copy, i64)> {
+    let bytes = size(path);
+    if bytes == 0 {
+        return Err(Failure::refused(
+            format!("there is no database {}", path.display()),
+            "is the deployment installed? `maxim.ctl status` tells",
+        ));
+    }
+    super::private(scratch)?;
+    // Left over from a run that was killed: runs take turns by the deployment's lock.
+    for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("copy-") {
+            remove_any(&entry.path());
+        }
+    }
+    let (free, needed) = (stream::free(scratch), needed(bytes));
+    if free < needed {
+        return Err(Failure::refused(
+            format!(
+                "{} has {free} bytes free, and the copy of the database needs {needed}",
+                scratch.display()
+            ),
+            "free space there and run the command again; nothing was written",
+        ));
+    }
+    let place = scratch.join(format!("copy-{:08x}.sqlite", rand::random::<u32>()));
+    let failed = wrong(path);
+    let source = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(&failed)?;
+    source.busy_timeout(Duration::from_secs(10)).map_err(&failed)?;
+    source.execute_batch("BEGIN; SELECT count(*) FROM sqlite_master;").map_err(&failed)?;
+    let point = stream::now_unix();
+    let copy = Copy(place.clone());
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&place)
+        .map_err(Failure::file("create", &place))?;
+    let failed_copy = wrong(&place);
+    let mut target = Connection::open(&place).map_err(&failed_copy)?;
+    // A copy that is cut off is removed: it need not survive anything.
+    target.execute_batch("PRAGMA synchronous = OFF;").map_err(&failed_copy)?;
+    {
+        let backup = Backup::new(&source, &mut target).map_err(&failed_copy)?;
+        loop {
+            match backup.step(PAGES).map_err(&failed_copy)? {
+                StepResult::Done => break,
+                StepResult::More => {}
+                _ => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+    source.execute_batch("COMMIT;").map_err(&failed)?;
+    // One file, without a log beside it.
+    target.pragma_update(None, "journal_mode", "DELETE").map_err(&failed_copy)?;
+    Ok((copy, point))
+}
+
+/// Sums of all tables of a file that nobody writes.
+pub fn sums(path: &Path) -> Result<Vec<TableSum>> {
+    let failed = wrong(path);
+    let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(&failed)?;
+    let mut names = database
+        .prepare(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
+        )
+        .map_err(&failed)?;
+    let names: Vec<String> =
+        names.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(&failed)?;
+    let mut all = Vec::new();
+    for name in names {
+        let mut sum = Sum::new(&name);
+        let quoted = name.replace('"', "\"\"");
+        let mut statement = database.prepare(&format!("SELECT * FROM \"{quoted}\"")).map_err(&failed)?;
+        let columns = statement.column_count();
+        let mut rows = statement.query([]).map_err(&failed)?;
+        while let Some(row) = rows.next().map_err(&failed)? {
+            let mut digest = Sha256::new();
+            for column in 0..columns {
+                let (kind, bytes): (u8, std::borrow::Cow<'_, [u8]>) =
+                    match row.get_ref(column).map_err(&failed)? {
+                        ValueRef::Null => (0, [].as_slice().into()),
+                        ValueRef::Integer(value) => (1, value.to_be_bytes().to_vec().into()),
+                        ValueRef::Real(value) => (2, value.to_bits().to_be_bytes().to_vec().into()),
+                        ValueRef::Text(text) => (3, text.into()),
+                        ValueRef::Blob(bytes) => (4, bytes.into()),
+                    };
+                digest.update([kind]);
+                digest.update((bytes.len() as u64).to_be_bytes());
+                digest.update(&bytes);
+            }
+            sum.add_digest(&digest.finalize().into());
+        }
+        all.push(sum.finish());
+    }
+    Ok(all)
+}
+
+fn version() -> String {
+    rusqlite::version().to_owned()
+}
+
+/// Sends a consistent copy.
+pub fn send(channel: &mut dyn Channel, path: &str, scratch: &str) -> Result<Reply> {
+    let (path, scratch) = (absolute(path)?, absolute(scratch)?);
+    let (copy, point) = copy(&path, &scratch)?;
+    let tables = sums(&copy.0)?;
+    let mut file = File::open(&copy.0).map_err(Failure::file("read", &copy.0))?;
+    let bytes = stream::send(channel, &mut file, "the copy of the database", |_| {})?;
+    Ok(stream::sent(bytes, tables, version(), point))
+}
+
+/// Sums of the database at one moment.
+pub fn sum(path: &str, scratch: &str) -> Result<Reply> {
+    let (path, scratch) = (absolute(path)?, absolute(scratch)?);
+    let (copy, point) = copy(&path, &scratch)?;
+    Ok(stream::sent(0, sums(&copy.0)?, version(), point))
+}
+
+/// Takes a file beside the database, sees that it is sound, and says what is in it.
+pub fn receive(channel: &mut dyn Channel, path: &str, owner: &str) -> Result<Reply> {
+    let path = absolute(path)?;
+    let place = received(&path);
+    crate::files::make_parents(&path)?;
+    for ending in ["", "-wal", "-shm", "-journal"] {
+        remove_any(&beside(&place, ending));
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&place)
+        .map_err(Failure::file("create", &place))?;
+    let taken =
+        stream::receive(channel, |bytes| file.write_all(bytes).map_err(Failure::file("write", &place)));
+    let outcome = taken.and_then(|bytes| {
+        file.sync_all().map_err(Failure::file("sync", &place))?;
+        sound(&place)?;
+        if !owner.is_empty() {
+            Ownership::resolve(owner, owner, "0600")?.set(&place)?;
+        }
+        Ok((bytes, sums(&place)?))
+    });
+    match outcome {
+        Ok((bytes, tables)) => Ok(stream::sent(bytes, tables, version(), 0)),
+        Err(failure) => {
+            remove_any(&place);
+            Err(failure)
+        }
+    }
+}
+
+fn sound(path: &Path) -> Result<()> {
+    let failed = wrong(path);
+    let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(&failed)?;
+    let said: String = database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(&failed)?;
+    if said == "ok" {
+        return Ok(());
+    }
+    Err(Failure::Content {
+        what: format!("the restored file is damaged: {said}"),
+        hint: "verify the repository with `maxim.ctl backup verify` and restore an older set".into(),
+    })
+}
+
+/// Puts the received file in the place of the database, which nobody may use now. The old file is kept beside it.
+pub fn commit(path: &str) -> Result<()> {
+    let path = absolute(path)?;
+    let (new, old) = (received(&path), replaced(&path));
+    if !new.exists() {
+        // A run that was killed after this step goes on here.
+        if path.exists() && old.exists() {
+            return Ok(());
+        }
+        return Err(Failure::refused(
+            format!("there is no restored file beside {}", path.display()),
+            "run the restore again",
+        ));
+    }
+    if path.exists() {
+        fold(&path)?;
+        remove_any(&old);
+        fs::hard_link(&path, &old).map_err(Failure::file("keep", &path))?;
+        for ending in ["-wal", "-shm"] {
+            remove_any(&beside(&path, ending));
+        }
+    }
+    fs::rename(&new, &path).map_err(Failure::file("rename into place", &path))?;
+    sync_folder(parent(&path))
+}
+
+/// Brings what stands in the log into the file, so that the file alone is all of it.
+fn fold(path: &Path) -> Result<()> {
+    let failed = wrong(path);
+    let Ok(database) = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE) else {
+        // Too broken to be opened: then its log is of no use either.
+        return Ok(());
+    };
+    database.busy_timeout(Duration::from_secs(5)).map_err(&failed)?;
+    let busy: rusqlite::Result<i64> =
+        database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+    match busy {
+        Ok(0) | Err(_) => Ok(()),
+        Ok(_) => Err(Failure::refused(
+            format!("{} is in use", path.display()),
+            "stop the service that has it open; nothing was changed",
+        )),
+    }
+}
+
+/// Removes what was received and what was kept.
+pub fn discard(path: &str) -> Result<()> {
+    let path = absolute(path)?;
+    for place in [received(&path), replaced(&path)] {
+        for ending in ["", "-wal", "-shm", "-journal"] {
+            remove_any(&beside(&place, ending));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the accounts of canaries young in a scratch copy: an IM core removes old ones when it starts.
+pub fn rejuvenate(path: &Path, now_millis: i64) -> Result<()> {
+    let failed = wrong(path);
+    let database = Connection::open(path).map_err(&failed)?;
+    database
+        .execute("UPDATE account SET created_at = ?1 WHERE kind = 'canary'", [now_millis])
+        .map(drop)
+        .map_err(&failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{beside, commit, copy, received, sums};
+    use rusqlite::Connection;
+    use std::fs;
+
+    fn database(path: &std::path::Path, rows: i64) -> Connection {
+        let database = Connection::open(path).unwrap();
+        database
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, x BLOB);",
+            )
+            .unwrap();
+        for id in 0..rows {
+            database.execute("INSERT OR REPLACE INTO t VALUES (?1, zeroblob(?1))", [id]).unwrap();
+        }
+        database
+    }
+
+    #[test]
+    fn a_copy_shows_one_moment_while_others_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("im.sqlite");
+        let writer = database(&path, 2000);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (stop, path) = (&stop, &path);
+            scope.spawn(move || {
+                let mut id = 10_000;
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    // Two rows in one transaction: a copy has both or none.
+                    writer
+                        .execute_batch(&format!(
+                            "BEGIN; INSERT INTO t VALUES ({id}, 'a'); INSERT INTO t VALUES ({}, 'b'); COMMIT;",
+                            id + 1
+                        ))
+                        .unwrap();
+                    id += 2;
+                }
+            });
+            for _ in 0..5 {
+                let (copied, _) = copy(path, &folder.path().join("scratch")).unwrap();
+                let found = sums(&copied.0).unwrap();
+                assert!(found[0].rows >= 2000 && found[0].rows.is_multiple_of(2), "{found:?}");
+            }
+            stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        assert_eq!(fs::read_dir(folder.path().join("scratch")).unwrap().count(), 0, "copies are removed");
+    }
+
+    #[test]
+    fn the_file_is_exchanged_in_one_step_and_again_after_a_kill() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("im.sqlite");
+        drop(database(&path, 3));
+        let new = folder.path().join("new.sqlite");
+        drop(database(&new, 9));
+        let wanted = sums(&new).unwrap();
+        fs::rename(&new, received(&path)).unwrap();
+        commit(path.to_str().unwrap()).unwrap();
+        assert_eq!(sums(&path).unwrap(), wanted);
+        assert_eq!(sums(&beside(&path, ".before-restore")).unwrap()[0].rows, 3);
+        commit(path.to_str().unwrap()).unwrap();
+        super::discard(path.to_str().unwrap()).unwrap();
+        assert!(commit(path.to_str().unwrap()).is_err(), "nothing was received");
+    }
+
+    #[test]
+    fn rows_that_differ_in_type_only_differ() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = |name: &str, value: &str| {
+            let path = folder.path().join(name);
+            Connection::open(&path)
+                .unwrap()
+                .execute_batch(&format!("CREATE TABLE t (x); INSERT INTO t VALUES ({value});"))
+                .unwrap();
+            sums(&path).unwrap()[0].hash.clone()
+        };
+        let hashes = [one("a", "1"), one("b", "'1'"), one("c", "x'31'"), one("d", "NULL"), one("e", "''")];
+        for (place, hash) in hashes.iter().enumerate() {
+            assert_eq!(hashes.iter().position(|other| other == hash), Some(place));
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! `backup create`: one set, made while the IM core serves.
+//!
+//! Steps: the control host's lock; connect to all hosts, their locks; the repository (made, with its key and the
+//! recovery kit, when it is new); a canary message that waits in the database; each part from its host into the
+//! repository; the manifest; the canary is removed; the record. What fails before the manifest leaves no set.
+
+use super::relay::{Ended, ask, pull};
+use super::sources::{Origin, origins};
+use super::vault::{PASSWORD, Vault, access, repository, tags};
+use super::{kit, state_part, tasks};
+use crate::actions::status::require_installed;
+use crate::authority::Authority;
+use crate::context::Context;
+use crate::error::EngineError;
+use crate::events::{Timing, millis};
+use crate::phases::connect;
+use crate::phases::verify::{admin, connect_address, with_port};
+use crate::remote::Mode;
+use crate::render::context::read_pem;
+use crate::run::{Run, Session};
+use crate::secrets::Secrets;
+use crate::state;
+use im_admin_api::{CanaryCreated, Empty, SweepCanaries, paths};
+use maxim_model::Secret;
+use maxim_model::backup::manifest::{CanaryMark, SET_FORMAT};
+use maxim_model::backup::record::Done;
+use maxim_model::backup::wire::{BackupReply, BackupRequest, CanaryMail};
+use maxim_model::backup::{Part, PartKind, SetKind, SetManifest};
+use maxim_model::event::EventKind;
+use maxim_model::names::Role;
+use maxim_model::topology::Tls;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+
+/// Sign-in, a message, and its storing.
+const CANARY_SECONDS: u64 = 20;
+/// Canaries of runs that were killed are older than this.
+const STALE_SECONDS: u64 = 3600;
+
+/// What was made.
+#[derive(Debug, Clone, Serialize)]
+pub struct CreateOutcome {
+    /// The manifest.
+    pub manifest: SetManifest,
+    /// Bytes that the repository grew by.
+    pub added: u64,
+    /// Milliseconds.
+    pub duration_ms: u64,
+    /// Page and file of the recovery kit, when they were made now.
+    pub kit: Option<(PathBuf, PathBuf)>,
+    /// Phase by phase.
+    #[serde(skip)]
+    pub timings: Vec<Timing>,
+}
+
+/// Makes a set.
+pub fn create(context: &Context, kind: SetKind) -> Result<CreateOutcome, EngineError> {
+    require_installed(context, "backup create")?;
+    let repository = repository(context)?;
+    let _control = context.state.lock(&state::owner("backup create"))?;
+    let run = Run::begin(context, "backup-create", true)?;
+    let mut secrets = Secrets::load(&context.state.file("secrets.json"))?;
+    let password = secrets.get_or_make(PASSWORD);
+    // Kept before the repository exists: a key that is lost opens nothing.
+    secrets.save()?;
+    let mut sessions = connect::connect(&run);
+    let made = (|| {
+        if let Some(error) = connect::errors(&mut sessions) {
+            return Err(error);
+        }
+        connect::lock_hosts(&run, &mut sessions, "backup create")?;
+        let mut vault = Vault::with(&run, access(context, repository, password)?)?;
+        let id = vault.init()?;
+        let kit = kit::ensure(context, vault.access(), &id)?;
+        let mut outcome = create_in(&run, &mut sessions, &mut vault, kind)?;
+        outcome.kit = kit;
+        Ok(outcome)
+    })();
+    connect::release(&mut sessions);
+    made
+}
+
+/// Makes a set in an opened repository, with hosts that are locked. Used for safety sets too.
+pub(super) fn create_in(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    vault: &mut Vault,
+    kind: SetKind,
+) -> Result<CreateOutcome, EngineError> {
+    let begun = Instant::now();
+    let made = make(run, sessions, vault, kind);
+    let noted = match &made {
+        Ok((manifest, added)) => tasks::write_record(run, vault.agent(), |record| {
+            record.backup = Some(Done {
+                set: manifest.set.clone(),
+                at_unix: OffsetDateTime::now_utc().unix_timestamp(),
+                duration_ms: millis(begun),
+                bytes: manifest.bytes(),
+                added: *added,
+            });
+            record.trouble.clear();
+        }),
+        Err(error) => tasks::write_record(run, vault.agent(), |record| {
+            record.trouble.clone_from(&error.cause);
+            record.trouble_unix = OffsetDateTime::now_utc().unix_timestamp();
+        }),
+    };
+    if let Err(error) = noted {
+        run.emitter.warn(&vault.host(), "backup/record", error.cause, "`status` does not know of this run");
+    }
+    let (manifest, added) = made?;
+    Ok(CreateOutcome {
+        manifest,
+        added,
+        duration_ms: millis(begun),
+        kit: None,
+        timings: run.emitter.timings(),
+    })
+}
+
+fn make(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    vault: &mut Vault,
+    kind: SetKind,
+) -> Result<(SetManifest, u64), EngineError> {
+    let context = run.context;
+    let set = set_name();
+    let installed = context.state.installed()?.unwrap_or_default();
+    let canary = if kind == SetKind::Safety { None } else { leave_canary(run, sessions) };
+    let mark = canary.as_ref().map(|(mark, _)| mark.clone());
+    let made = run.emitter.phase("backup", || {
+        let mut parts = Vec::new();
+        let mut added = 0;
+        let mut point_unix = OffsetDateTime::now_utc().unix_timestamp();
+        for origin in origins(context)? {
+            context.cancel.check("backup")?;
+            if let Some((part, ended)) = part(run, sessions, vault, &set, &origin)? {
+                if part.kind.is_database() && ended.point_unix > 0 {
+                    point_unix = ended.point_unix;
+                }
+                added += added_bytes(&ended);
+                parts.push(part);
+            }
+        }
+        let (part, ended) = state_of_cluster(run, vault, &set)?;
+        added += added_bytes(&ended);
+        parts.push(part);
+        let point = OffsetDateTime::from_unix_timestamp(point_unix)
+            .ok()
+            .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok())
+            .unwrap_or_default();
+        let manifest = SetManifest {
+            format: SET_FORMAT,
+            set: set.clone(),
+            cluster: context.topology.name.clone(),
+            domain: context.topology.domain.clone(),
+            profile: context.topology.profile.name().into(),
+            kind,
+            point,
+            point_unix,
+            version: env!("CARGO_PKG_VERSION").into(),
+            components: installed.versions.clone(),
+            parts,
+            canary: mark,
+        };
+        context.cancel.check("backup")?;
+        let ended = vault.store_manifest(&manifest)?;
+        Ok((manifest, added + added_bytes(&ended)))
+    });
+    if let Some((_, addresses)) = canary {
+        sweep_canary(run, sessions, addresses);
+    }
+    made
+}
+
+/// An identifier that sorts by time.
+fn set_name() -> String {
+    let now = OffsetDateTime::now_utc();
+    format!(
+        "{:04}{:02}{:02}T{:02}{:02}{:02}Z-{:06x}",
+        now.year(),
+        u8::from(now.month()),
+        now.day(),
+        now.hour(),
+        now.minute(),
+        now.second(),
+        rand::random::<u32>() & 0x00ff_ffff
+    )
+}
+
+fn added_bytes(ended: &Ended) -> u64 {
+    let summary = ended.said.iter().find(|value| value["message_type"] == "summary");
+    summary.and_then(|value| value["data_added_packed"].as_u64()).unwrap_or(0)
+}
+
+fn snapshot_of(step: &str, ended: &Ended) -> Result<String, EngineError> {
+    ended
+        .said
+        .iter()
+        .find_map(|value| value["snapshot_id"].as_str().map(str::to_owned))
+        .ok_or_else(|| EngineError::failed(step, "restic did not say which snapshot it made"))
+}
+
+/// Streams one part; none when its host has nothing of the kind.
+fn part(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    vault: &mut Vault,
+    set: &str,
+    origin: &Origin,
+) -> Result<Option<(Part, Ended)>, EngineError> {
+    let step = format!("backup/{}", origin.name);
+    let begun = Instant::now();
+    let session = sessions
+        .iter_mut()
+        .find(|session| session.host.name == origin.host)
+        .ok_or_else(|| EngineError::failed(&*step, "its host is not connected").on(&origin.host))?;
+    let connected = session
+        .connected
+        .as_mut()
+        .ok_or_else(|| EngineError::failed(&*step, "the host is not connected").on(&origin.host))?;
+    let mut agent = connected.agent(Mode::Change)?;
+    run.scope(&mut agent)?;
+    let measure = BackupRequest::Measure { source: origin.source.clone() };
+    let measured = ask(&mut agent, &step, measure, Duration::from_mins(2))?;
+    let Some(BackupReply::Measured { present, bytes: total, needed, free, .. }) = measured else {
+        return Err(EngineError::failed(&*step, "the agent did not measure").on(&origin.host));
+    };
+    if !present {
+        if origin.kind.is_database() {
+            return Err(EngineError::failed(&*step, "there is no database to back up")
+                .on(&origin.host)
+                .hint("`maxim.ctl status` shows what runs"));
+        }
+        agent.finish(Duration::from_secs(2));
+        return Ok(None);
+    }
+    if matches!(origin.kind, PartKind::Sqlite | PartKind::ConsoleSqlite) && free < needed {
+        return Err(EngineError::failed(
+            &*step,
+            format!("the copy of the database needs {needed} bytes, and {free} are free"),
+        )
+        .on(&origin.host)
+        .hint("free space on the disk of the deployment; nothing was written"));
+    }
+    run.emitter.emit(EventKind::TaskStarted {
+        host: origin.host.clone(),
+        step: step.clone(),
+        title: "back up".into(),
+    });
+    let cluster = &run.context.topology.name;
+    let mut intake = vault.store(&step, origin.file, tags(set, origin.name), cluster)?;
+    let mut done = 0;
+    let mut told = Instant::now();
+    let pulled = pull(agent, &step, BackupRequest::Send { source: origin.source.clone() }, |piece| {
+        run.context.cancel.check(&step)?;
+        intake.put(piece)?;
+        done += piece.len() as u64;
+        if told.elapsed() > Duration::from_millis(200) {
+            told = Instant::now();
+            run.emitter.emit(EventKind::Progress {
+                host: origin.host.clone(),
+                step: step.clone(),
+                done,
+                total: total.max(done),
+            });
+        }
+        Ok(())
+    });
+    let sent = match pulled {
+        Ok(sent) => sent,
+        Err(error) => {
+            intake.break_off(&error.cause);
+            return Err(failed(run, &origin.host, &step, begun, error));
+        }
+    };
+    let mut ended = intake.finish().map_err(|error| failed(run, &origin.host, &step, begun, error))?;
+    let snapshot = snapshot_of(&step, &ended)?;
+    ended.point_unix = sent.point_unix;
+    run.emitter.emit(EventKind::TaskFinished {
+        host: origin.host.clone(),
+        step,
+        changed: true,
+        detail: format!("{} bytes", sent.bytes),
+        duration_ms: millis(begun),
+    });
+    let part = Part {
+        name: origin.name.into(),
+        kind: origin.kind,
+        snapshot,
+        file: origin.file.into(),
+        host: origin.host.clone(),
+        bytes: sent.bytes,
+        sha256: sent.sha256,
+        engine_version: sent.version,
+        tables: sent.tables,
+    };
+    Ok(Some((part, ended)))
+}
+
+fn failed(run: &Run<'_>, host: &str, step: &str, begun: Instant, error: EngineError) -> EngineError {
+    run.emitter.emit(EventKind::TaskFailed {
+        host: host.into(),
+        step: step.into(),
+        cause: error.cause.clone(),
+        hint: error.hint.clone(),
+        duration_ms: millis(begun),
+    });
+    error
+}
+
+fn state_of_cluster(run: &Run<'_>, vault: &mut Vault, set: &str) -> Result<(Part, Ended), EngineError> {
+    let content = state_part::pack(run.context)?;
+    let cluster = &run.context.topology.name;
+    let mut intake = vault.store("backup/state", "state.tar", tags(set, "state"), cluster)?;
+    intake.put(&content)?;
+    let ended = intake.finish()?;
+    let part = Part {
+        name: "state".into(),
+        kind: PartKind::State,
+        snapshot: snapshot_of("backup/state", &ended)?,
+        file: "state.tar".into(),
+        host: String::new(),
+        bytes: ended.bytes,
+        sha256: ended.sha256.clone(),
+        engine_version: String::new(),
+        tables: Vec::new(),
+    };
+    Ok((part, ended))
+}
+
+/// Two hidden accounts, one of which has a message waiting when the point is taken. Without an IM core that answers
+/// there is none: a backup is wanted then all the more.
+fn leave_canary(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Option<(CanaryMark, Vec<String>)> {
+    let topology = &run.context.topology;
+    let session = sessions.iter_mut().find(|session| session.host.roles.contains(&Role::Im))?;
+    let address = with_port(&connect_address(topology, session.host), topology.ports.xmpp);
+    let host = session.host.name.clone();
+    let agent = session.writer.as_mut()?;
+    let left = (|| {
+        let authority = Authority::load(run.context.state.path(), &topology.name, OffsetDateTime::now_utc())?;
+        let created: CanaryCreated = admin(agent, topology, "backup/canary", paths::CANARY_CREATE, &Empty {})
+            .map_err(|error| error.into_engine("backup/canary", &host))?;
+        let addresses: Vec<String> = created.accounts.iter().map(|account| account.address.clone()).collect();
+        let [sender, receiver] = &created.accounts;
+        let local = |address: &str| address.split('@').next().unwrap_or_default().to_owned();
+        let mark = CanaryMark {
+            receiver: local(&receiver.address),
+            password: Secret::new(receiver.password.expose()),
+            body: format!("backup {:032x}", rand::random::<u128>()),
+        };
+        let (ca_certificate, pinned_certificate) = match &topology.tls {
+            Tls::PrivateCa => (authority.certificate().to_owned(), String::new()),
+            Tls::Files { cert, .. } => (String::new(), read_pem(cert)?),
+        };
+        let mail = CanaryMail {
+            domain: topology.domain.clone(),
+            address,
+            account: local(&sender.address),
+            password: Secret::new(sender.password.expose()),
+            to: mark.receiver.clone(),
+            body: mark.body.clone(),
+            ca_certificate,
+            pinned_certificate,
+            deadline_seconds: CANARY_SECONDS,
+        };
+        let sent = ask(
+            agent,
+            "backup/canary",
+            BackupRequest::Canary(mail),
+            Duration::from_secs(CANARY_SECONDS + 10),
+        );
+        Ok::<_, EngineError>((mark, addresses, sent))
+    })();
+    match left {
+        Ok((mark, addresses, Ok(_))) => Some((mark, addresses)),
+        Ok((_, addresses, Err(error))) => {
+            without_canary(run, &host, error);
+            sweep_canary(run, sessions, addresses);
+            None
+        }
+        Err(error) => {
+            without_canary(run, &host, error);
+            None
+        }
+    }
+}
+
+fn without_canary(run: &Run<'_>, host: &str, error: EngineError) {
+    run.emitter.warn(
+        host,
+        "backup/canary",
+        format!("no message could be left for a drill to find: {}", error.cause),
+        "the set is made all the same; a drill of it compares rows and hashes only",
+    );
+}
+
+fn sweep_canary(run: &Run<'_>, sessions: &mut [Session<'_>], addresses: Vec<String>) {
+    let topology = &run.context.topology;
+    let Some(session) = sessions.iter_mut().find(|session| session.host.roles.contains(&Role::Im)) else {
+        return;
+    };
+    let Some(agent) = session.writer.as_mut() else { return };
+    let sweep = SweepCanaries { older_than_seconds: STALE_SECONDS, addresses };
+    let swept: Result<im_admin_api::CanarySwept, _> =
+        admin(agent, topology, "backup/canary", paths::CANARY_SWEEP, &sweep);
+    if swept.is_err() {
+        run.emitter.warn(
+            &session.host.name,
+            "backup/canary",
+            "the canary accounts were not removed",
+            "the IM core removes them by itself",
+        );
+    }
+}

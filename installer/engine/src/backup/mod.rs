@@ -1,0 +1,29 @@
+//! Backups: sets of snapshots, their verification, retention, restore and drill (`docs/decisions/0010-backups.md`).
+//!
+//! The same library actions for the command line, the scheduler and the console. Data flows from the agent of the
+//! host that has it, through here, to restic at the agent of the host that keeps the repository; each end and this
+//! relay hold a few frames. Nothing here touches a file of a host.
+
+mod create;
+mod drill;
+mod kit;
+mod recover;
+mod relay;
+mod restore;
+mod sets;
+mod sources;
+mod state_part;
+mod tasks;
+mod vault;
+
+pub use create::{CreateOutcome, create};
+pub use drill::{DrillOutcome, drill};
+pub use kit::{KeyExport, key_export, read_kit};
+pub use recover::{RecoverOptions, recover_state};
+pub use restore::{Only, Overwrite, RestoreOptions, RestoreOutcome, RestorePreview, restore};
+pub(crate) use sets::last;
+pub(crate) use sets::schedule as schedule_of;
+pub use sets::{Due, PruneOutcome, VerifyOptions, VerifyOutcome, due, list, prune, record, verify};
+pub use vault::StoredSet;
+pub(crate) use vault::host as repository_host;
+pub(crate) use vault::repository as repository_of;

@@ -1,0 +1,544 @@
+//! `backup restore`: a set back onto its cluster.
+//!
+//! Steps: the set and its manifest; what would be overwritten, and the person's word for it; room; each part into a
+//! place beside what serves, compared with the manifest by hash, rows and hash of each table; only then the services
+//! stop, a safety set is made, the parts are put in place, each in one step; the services start; a message goes
+//! through. What was there is kept until that message has arrived.
+//!
+//! A marker in the state folder says how far it went: a run that was killed before the exchange begins anew (nothing
+//! was overwritten), one that was killed after it goes on with starting. A half-restored database is never in the
+//! place of one that a service would open.
+
+use super::create::create_in;
+use super::relay::{Intake, ask};
+use super::sources::{Origin, database, origins};
+use super::vault::{Vault, pick};
+use crate::actions::status::require_installed;
+use crate::authority::Authority;
+use crate::context::Context;
+use crate::error::EngineError;
+use crate::events::{Timing, millis};
+use crate::files;
+use crate::phases::{connect, measure, verify};
+use crate::remote::Mode;
+use crate::run::{Run, Session};
+use crate::state;
+use maxim_model::backup::manifest::difference;
+use maxim_model::backup::wire::{BackupReply, BackupRequest};
+use maxim_model::backup::{Part, PartKind, SetKind, SetManifest};
+use maxim_model::event::EventKind;
+use maxim_model::names::Role;
+use maxim_model::status::Health;
+use maxim_model::wire::{Request, ServiceAction};
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+
+const MARKER: &str = "restore.json";
+const SERVICE_SECONDS: u64 = 90;
+const EXCHANGE: Duration = Duration::from_mins(10);
+
+/// What is restored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Only {
+    /// Database, files, and the console's data.
+    #[default]
+    All,
+    /// The IM core's database.
+    Database,
+    /// Uploaded files.
+    Files,
+}
+
+/// How to restore.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreOptions {
+    /// The set; none: the newest.
+    pub set: Option<String>,
+    /// What of it.
+    pub only: Only,
+    /// What is there may be overwritten.
+    pub overwrite: bool,
+    /// Say what would be overwritten, change nothing.
+    pub dry_run: bool,
+    /// What is there is of no worth (it was installed a moment ago): no safety set.
+    pub fresh: bool,
+}
+
+/// Something that a restore replaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Overwrite {
+    /// Host.
+    pub host: String,
+    /// Part, as `database`.
+    pub part: String,
+    /// Bytes of it now.
+    pub bytes: u64,
+    /// Rows of it now, about; 0 when that is not known.
+    pub rows: u64,
+}
+
+/// What a restore would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestorePreview {
+    /// The set.
+    pub set: String,
+    /// Its point, RFC 3339.
+    pub point: String,
+    /// Cluster that it was made of.
+    pub cluster: String,
+    /// What is there and would be replaced.
+    pub overwrites: Vec<Overwrite>,
+    /// Parts that would be put in place.
+    pub parts: Vec<String>,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestoreOutcome {
+    /// What it was to do.
+    pub preview: RestorePreview,
+    /// False: a dry run, or the person said no.
+    pub applied: bool,
+    /// The set that was made of what was there before.
+    pub safety_set: String,
+    /// Tables and rows that were compared with the manifest.
+    pub tables: usize,
+    /// Rows of them.
+    pub rows: u64,
+    /// Milliseconds from the beginning to the message that went through.
+    pub duration_ms: u64,
+    /// Milliseconds of them in which the IM core did not serve.
+    pub stopped_ms: u64,
+    /// Phase by phase.
+    #[serde(skip)]
+    pub timings: Vec<Timing>,
+}
+
+/// How far a restore went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Marker {
+    set: String,
+    /// False: the parts lie beside what serves. True: they may be in its place.
+    exchanging: bool,
+    safety_set: String,
+}
+
+struct Work<'r, 'a> {
+    run: &'r Run<'a>,
+    vault: Vault,
+    manifest: SetManifest,
+    targets: Vec<(Part, Origin)>,
+}
+
+/// Restores a set onto the hosts of the cluster.
+pub fn restore(context: &Context, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
+    require_installed(context, "restore")?;
+    let _control =
+        if options.dry_run { None } else { Some(context.state.lock(&state::owner("backup restore"))?) };
+    let run = Run::begin(context, "backup-restore", !options.dry_run)?;
+    let mut sessions = connect::connect(&run);
+    let done = (|| {
+        if let Some(error) = connect::errors(&mut sessions) {
+            return Err(error);
+        }
+        if !options.dry_run {
+            connect::lock_hosts(&run, &mut sessions, "backup restore")?;
+        }
+        restore_on(&run, &mut sessions, options)
+    })();
+    connect::release(&mut sessions);
+    done
+}
+
+fn restore_on(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    options: &RestoreOptions,
+) -> Result<RestoreOutcome, EngineError> {
+    let context = run.context;
+    let begun = Instant::now();
+    let mut vault = Vault::open(run)?;
+    let marker = read_marker(context)?;
+    let mut wanted = options.set.clone();
+    if let Some(marker) = &marker {
+        if marker.exchanging && wanted.as_ref().is_some_and(|set| *set != marker.set) {
+            return Err(EngineError::refused(
+                "restore",
+                format!("the restore of set {} was interrupted while it put things in place", marker.set),
+            )
+            .hint("run `maxim.ctl backup restore --overwrite` without naming a set to finish it first"));
+        }
+        run.emitter.note("", "restore", format!("going on with set {}, which was interrupted", marker.set));
+        wanted = Some(wanted.unwrap_or_else(|| marker.set.clone()));
+    }
+    let sets = vault.sets()?;
+    let manifest = vault.manifest(run, pick(&sets, wanted.as_deref())?)?;
+    fits(context, &manifest)?;
+    let targets = targets(context, &manifest, options.only)?;
+    let mut work = Work { run, vault, manifest, targets };
+    let preview = preview(&mut work, sessions)?;
+    let mut outcome = RestoreOutcome {
+        preview,
+        applied: false,
+        safety_set: marker.as_ref().map(|marker| marker.safety_set.clone()).unwrap_or_default(),
+        tables: 0,
+        rows: 0,
+        duration_ms: 0,
+        stopped_ms: 0,
+        timings: Vec::new(),
+    };
+    if options.dry_run {
+        return Ok(outcome);
+    }
+    let going_on = marker.as_ref().is_some_and(|marker| marker.exchanging);
+    if !outcome.preview.overwrites.is_empty() && !options.overwrite && !going_on {
+        let what: Vec<String> = outcome
+            .preview
+            .overwrites
+            .iter()
+            .map(|one| format!("{} on {} ({} bytes, about {} rows)", one.part, one.host, one.bytes, one.rows))
+            .collect();
+        return Err(EngineError::refused("restore", format!("this would overwrite {}", what.join(", ")))
+            .hint("say so with --overwrite; a safety set of what is there is made first"));
+    }
+    if !going_on && !options.fresh && !context.ask.approve_restore(&outcome.preview) {
+        return Ok(outcome);
+    }
+    let mut stopped = None;
+    if going_on {
+        stopped = Some(Instant::now());
+        services(&work, sessions, ServiceAction::Stop)?;
+    } else {
+        write_marker(context, &work.manifest.set, false, "")?;
+        let received = run.emitter.phase("restore", || receive_all(&mut work, sessions, &mut outcome));
+        if let Err(error) = received {
+            discard(&work, sessions);
+            remove_marker(context);
+            return Err(error);
+        }
+        context.cancel.check("restore")?;
+        stopped.get_or_insert_with(Instant::now);
+        let before = before_exchange(&mut work, sessions, options, &mut outcome);
+        if let Err(error) = before {
+            // What was there is untouched: it serves on.
+            if let Err(start) = services(&work, sessions, ServiceAction::Start) {
+                run.emitter.warn(&start.host, "restore", start.cause, "start it with `maxim.ctl start`");
+            }
+            discard(&work, sessions);
+            remove_marker(context);
+            return Err(error);
+        }
+        write_marker(context, &work.manifest.set, true, &outcome.safety_set)?;
+    }
+    run.emitter.phase("exchange", || {
+        for (_, origin) in &work.targets {
+            request(&work, sessions, &origin.host, BackupRequest::Commit { source: origin.source.clone() })?;
+        }
+        Ok::<_, EngineError>(())
+    })?;
+    run.emitter.phase("start", || services(&work, sessions, ServiceAction::Start))?;
+    run.emitter.phase("verify", || {
+        let installed = context.state.installed()?.unwrap_or_default();
+        let components = measure::components_when_ready(run, sessions, &installed);
+        if let Some(broken) =
+            components.iter().find(|one| one.component == "im" && one.health == Health::Broken)
+        {
+            return Err(EngineError::failed("verify", format!("the IM core does not serve: {}", broken.detail))
+                .on(&broken.host)
+                .hint("`maxim.ctl logs im` shows why; what was there before is kept beside it and in the safety set"));
+        }
+        let authority =
+            Authority::load(context.state.path(), &context.topology.name, OffsetDateTime::now_utc())?;
+        verify::canary(run, sessions, authority.certificate())
+    })?;
+    outcome.stopped_ms = stopped.map(millis).unwrap_or_default();
+    discard(&work, sessions);
+    remove_marker(context);
+    outcome.applied = true;
+    outcome.duration_ms = millis(begun);
+    outcome.timings = run.emitter.timings();
+    Ok(outcome)
+}
+
+/// Whether a set can be put onto this cluster.
+fn fits(context: &Context, manifest: &SetManifest) -> Result<(), EngineError> {
+    let refuse = |cause: String, hint: &str| Err(EngineError::refused("restore", cause).hint(hint));
+    let topology = &context.topology;
+    let ours = env!("CARGO_PKG_VERSION");
+    let newer = match (semver::Version::parse(&manifest.version), semver::Version::parse(ours)) {
+        (Ok(theirs), Ok(ours)) => theirs > ours,
+        _ => manifest.version != ours,
+    };
+    if newer {
+        return refuse(
+            format!("set {} was made by version {}, and {ours} is installed", manifest.set, manifest.version),
+            "restore with that version or a newer one; an older one does not know what it would write",
+        );
+    }
+    if manifest.domain != topology.domain {
+        return refuse(
+            format!(
+                "set {} is of the domain {}, and this cluster's is {}",
+                manifest.set, manifest.domain, topology.domain
+            ),
+            "accounts end in their domain; install with the domain of the set",
+        );
+    }
+    let (wanted, found) = (database(topology)?.kind, manifest.database().map(|part| part.kind));
+    if found.is_some_and(|found| found != wanted) {
+        return refuse(
+            format!("set {} holds a database of another engine than this cluster runs", manifest.set),
+            "install with the engine of the set; changing the engine is no restore",
+        );
+    }
+    Ok(())
+}
+
+fn targets(
+    context: &Context,
+    manifest: &SetManifest,
+    only: Only,
+) -> Result<Vec<(Part, Origin)>, EngineError> {
+    let wanted = |kind: PartKind| match only {
+        Only::All => kind != PartKind::State,
+        Only::Database => kind.is_database(),
+        Only::Files => kind == PartKind::Files,
+    };
+    let origins = origins(context)?;
+    let targets: Vec<(Part, Origin)> = manifest
+        .parts
+        .iter()
+        .filter(|part| wanted(part.kind))
+        .filter_map(|part| {
+            let origin = origins.iter().find(|origin| origin.kind == part.kind)?;
+            Some((part.clone(), origin.clone()))
+        })
+        .collect();
+    if targets.is_empty() {
+        return Err(EngineError::usage(
+            "restore",
+            format!("set {} holds nothing of what was asked for", manifest.set),
+        )
+        .hint("`maxim.ctl backup list` shows the sets; without --only everything is restored"));
+    }
+    Ok(targets)
+}
+
+fn session<'s, 'a>(sessions: &'s mut [Session<'a>], host: &str) -> Result<&'s mut Session<'a>, EngineError> {
+    sessions
+        .iter_mut()
+        .find(|session| session.host.name == host)
+        .ok_or_else(|| EngineError::failed("restore", "the host is not connected").on(host))
+}
+
+/// One request to the agent that holds a host's lock.
+fn request(
+    work: &Work<'_, '_>,
+    sessions: &mut [Session<'_>],
+    host: &str,
+    request: BackupRequest,
+) -> Result<Option<BackupReply>, EngineError> {
+    work.run.context.cancel.check("restore")?;
+    let session = session(sessions, host)?;
+    // A dry run has no agent that may change things.
+    let agent = match session.writer.as_mut() {
+        Some(agent) => agent,
+        None => session
+            .reader
+            .as_mut()
+            .ok_or_else(|| EngineError::failed("restore", "the host is not connected").on(host))?,
+    };
+    ask(agent, "restore", request, EXCHANGE)
+}
+
+fn preview(work: &mut Work<'_, '_>, sessions: &mut [Session<'_>]) -> Result<RestorePreview, EngineError> {
+    let mut overwrites = Vec::new();
+    for (part, origin) in &work.targets {
+        let measured =
+            request(work, sessions, &origin.host, BackupRequest::Measure { source: origin.source.clone() })?;
+        let Some(BackupReply::Measured { present, bytes, free, rows, .. }) = measured else { continue };
+        // Beside what is there, with indexes and the engine's own log.
+        let needed = part.bytes + part.bytes / 2 + (64 << 20);
+        if free < needed {
+            return Err(EngineError::failed(
+                "restore",
+                format!(
+                    "part `{}` needs about {needed} bytes beside what is there, and {free} are free",
+                    part.name
+                ),
+            )
+            .on(&origin.host)
+            .hint("free space there and run the command again; nothing was changed"));
+        }
+        if present {
+            overwrites.push(Overwrite { host: origin.host.clone(), part: part.name.clone(), bytes, rows });
+        }
+    }
+    Ok(RestorePreview {
+        set: work.manifest.set.clone(),
+        point: work.manifest.point.clone(),
+        cluster: work.manifest.cluster.clone(),
+        overwrites,
+        parts: work.targets.iter().map(|(part, _)| part.name.clone()).collect(),
+    })
+}
+
+fn receive_all(
+    work: &mut Work<'_, '_>,
+    sessions: &mut [Session<'_>],
+    outcome: &mut RestoreOutcome,
+) -> Result<(), EngineError> {
+    for (part, origin) in work.targets.clone() {
+        let session = session(sessions, &origin.host)?;
+        receive(work.run, &mut work.vault, session, &part, &origin)?;
+        outcome.tables += part.tables.len();
+        outcome.rows += part.tables.iter().map(|table| table.rows).sum::<u64>();
+    }
+    Ok(())
+}
+
+/// One part into the place beside its target, compared with the manifest.
+pub(super) fn receive(
+    run: &Run<'_>,
+    vault: &mut Vault,
+    session: &mut Session<'_>,
+    part: &Part,
+    origin: &Origin,
+) -> Result<(), EngineError> {
+    let step = format!("restore/{}", part.name);
+    let begun = Instant::now();
+    let host = session.host.name.clone();
+    let connected = session
+        .connected
+        .as_mut()
+        .ok_or_else(|| EngineError::failed(&*step, "the host is not connected").on(&host))?;
+    let mut agent = connected.agent(Mode::Change)?;
+    run.scope(&mut agent)?;
+    run.emitter.emit(EventKind::TaskStarted {
+        host: host.clone(),
+        step: step.clone(),
+        title: "restore".into(),
+    });
+    let receive = BackupRequest::Receive { source: origin.source.clone() };
+    let mut intake = Intake::begin(&mut agent, &step, receive, Duration::from_mins(5))?;
+    let mut done = 0;
+    let mut told = Instant::now();
+    let fetched = vault.fetch(run, &step, &part.snapshot, &part.file, |piece| {
+        run.context.cancel.check(&step)?;
+        intake.put(piece)?;
+        done += piece.len() as u64;
+        if told.elapsed() > Duration::from_millis(200) {
+            told = Instant::now();
+            let (host, step) = (host.clone(), step.clone());
+            run.emitter.emit(EventKind::Progress { host, step, done, total: part.bytes.max(done) });
+        }
+        Ok(())
+    });
+    let differs = |what: String| {
+        EngineError::failed(&*step, format!("part `{}` is not what was backed up: {what}", part.name))
+            .on(&host)
+            .hint("nothing was overwritten; verify the repository with `maxim.ctl backup verify` and take another set")
+    };
+    let fetched = match fetched {
+        Ok(fetched) if fetched.sha256 == part.sha256 && fetched.bytes == part.bytes => fetched,
+        Ok(fetched) => {
+            let error = differs(format!("{} bytes came, {} were backed up", fetched.bytes, part.bytes));
+            intake.break_off(&error.cause);
+            return Err(error);
+        }
+        Err(error) => {
+            intake.break_off(&error.cause);
+            return Err(error);
+        }
+    };
+    let ended = intake.finish()?;
+    if let Some(what) = difference(&part.tables, &ended.tables) {
+        return Err(differs(what));
+    }
+    agent.finish(Duration::from_secs(5));
+    run.emitter.emit(EventKind::TaskFinished {
+        host,
+        step,
+        changed: true,
+        detail: format!("{} bytes, {} tables compared", fetched.bytes, part.tables.len()),
+        duration_ms: millis(begun),
+    });
+    Ok(())
+}
+
+/// The services stop, and what is there goes into a safety set.
+fn before_exchange(
+    work: &mut Work<'_, '_>,
+    sessions: &mut [Session<'_>],
+    options: &RestoreOptions,
+    outcome: &mut RestoreOutcome,
+) -> Result<(), EngineError> {
+    work.run.emitter.phase("stop", || services(work, sessions, ServiceAction::Stop))?;
+    if !options.fresh && !outcome.preview.overwrites.is_empty() {
+        let made = create_in(work.run, sessions, &mut work.vault, SetKind::Safety).map_err(|error| {
+            let cause = format!("no safety set could be made, so nothing was overwritten: {}", error.cause);
+            EngineError { cause, ..error }
+        })?;
+        outcome.safety_set = made.manifest.set;
+    }
+    Ok(())
+}
+
+/// Services that have what is restored open.
+fn services(
+    work: &Work<'_, '_>,
+    sessions: &mut [Session<'_>],
+    action: ServiceAction,
+) -> Result<(), EngineError> {
+    let console = work.targets.iter().any(|(part, _)| part.kind == PartKind::ConsoleSqlite);
+    let mut roles = vec![Role::Im];
+    if console {
+        roles.push(Role::Console);
+    }
+    if matches!(action, ServiceAction::Stop) {
+        roles.reverse();
+    }
+    for role in roles {
+        for session in sessions.iter_mut().filter(|session| session.host.roles.contains(&role)) {
+            let Some(agent) = session.writer.as_mut() else { continue };
+            let request = Request::Service {
+                action,
+                names: vec![role.service()],
+                manager: work.run.manager(),
+                deadline_seconds: SERVICE_SECONDS,
+            };
+            agent.request("restore", &request, Duration::from_secs(SERVICE_SECONDS + 10), |_| {})?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what was received and not used, and what was kept of before.
+fn discard(work: &Work<'_, '_>, sessions: &mut [Session<'_>]) {
+    for (_, origin) in &work.targets {
+        let Ok(session) = session(sessions, &origin.host) else { continue };
+        let Some(agent) = session.writer.as_mut() else { continue };
+        let discard = BackupRequest::Discard { source: origin.source.clone() };
+        if let Err(error) = ask(agent, "restore", discard, EXCHANGE) {
+            work.run.emitter.warn(&origin.host, "restore", error.cause, "the next restore removes it");
+        }
+    }
+}
+
+fn read_marker(context: &Context) -> Result<Option<Marker>, EngineError> {
+    Ok(files::read_optional(&context.state.file(MARKER))?.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+fn write_marker(context: &Context, set: &str, exchanging: bool, safety: &str) -> Result<(), EngineError> {
+    let marker = Marker { set: set.into(), exchanging, safety_set: safety.into() };
+    let text =
+        serde_json::to_string(&marker).map_err(|error| EngineError::failed("restore", error.to_string()))?;
+    files::write_whole(&context.state.file(MARKER), text.as_bytes(), 0o600)
+}
+
+fn remove_marker(context: &Context) {
+    // When it stays, the next restore looks at what is there and goes on from it.
+    let _ = std::fs::remove_file(context.state.file(MARKER));
+}

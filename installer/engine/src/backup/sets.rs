@@ -1,0 +1,245 @@
+//! `backup list`, `backup verify`, `backup prune`: what is in the repository, whether it is sound, what stays.
+
+use super::tasks;
+use super::vault::{StoredSet, Vault, pick};
+use crate::context::Context;
+use crate::error::EngineError;
+use crate::events::millis;
+use crate::remote::{Agent, Mode};
+use crate::run::{Run, Session};
+use crate::state;
+use maxim_model::backup::BackupRecord;
+use maxim_model::backup::manifest::VERIFIED_TAG;
+use maxim_model::backup::record::Done;
+use maxim_model::backup::retention::{Policy, Verdict, judge};
+use maxim_model::backup::schedule::{Schedule, parse_zone};
+use maxim_model::backup::wire::ResticCommand;
+use maxim_model::topology::Topology;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+
+const DAY: Duration = Duration::from_hours(25);
+
+/// All complete sets, newest first.
+pub fn list(context: &Context) -> Result<Vec<StoredSet>, EngineError> {
+    let run = Run::begin(context, "backup-list", false)?;
+    let sets = Vault::open(&run)?.sets()?;
+    Ok(sets.into_iter().filter(StoredSet::is_complete).collect())
+}
+
+/// How to verify.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyOptions {
+    /// Percent of the repository's data that is read again, 0 to 100.
+    pub percent: u32,
+    /// The set whose parts are read whole and compared with its manifest; none: the newest.
+    pub set: Option<String>,
+    /// Read the parts of that set whole.
+    pub deep: bool,
+}
+
+/// What a verification found to be right.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifyOutcome {
+    /// The set that counts as verified now.
+    pub set: String,
+    /// Percent of the data that was read again.
+    pub percent: u32,
+    /// Bytes of parts that were read whole and compared.
+    pub compared: u64,
+    /// Milliseconds.
+    pub duration_ms: u64,
+}
+
+/// Checks the repository, reads a share of it again, and compares a set with its manifest.
+pub fn verify(context: &Context, options: &VerifyOptions) -> Result<VerifyOutcome, EngineError> {
+    let _control = context.state.lock(&state::owner("backup verify"))?;
+    let run = Run::begin(context, "backup-verify", true)?;
+    let begun = Instant::now();
+    let mut vault = Vault::open(&run)?;
+    let verified = verify_in(&run, &mut vault, options, begun);
+    let noted = tasks::write_record(&run, vault.agent(), |record| match &verified {
+        Ok(outcome) => {
+            record.verify = Some(Done {
+                set: outcome.set.clone(),
+                at_unix: OffsetDateTime::now_utc().unix_timestamp(),
+                duration_ms: outcome.duration_ms,
+                bytes: outcome.compared,
+                added: 0,
+            });
+        }
+        Err(error) => {
+            record.trouble.clone_from(&error.cause);
+            record.trouble_unix = OffsetDateTime::now_utc().unix_timestamp();
+        }
+    });
+    if let Err(error) = noted {
+        run.emitter.warn(&vault.host(), "backup/record", error.cause, "`status` does not know of this run");
+    }
+    verified
+}
+
+fn verify_in(
+    run: &Run<'_>,
+    vault: &mut Vault,
+    options: &VerifyOptions,
+    begun: Instant,
+) -> Result<VerifyOutcome, EngineError> {
+    let damaged = |error: EngineError| {
+        let hint = if error.hint.is_empty() || error.hint.contains("run the command again") {
+            "the repository is damaged: make a new set now (`maxim.ctl backup create`), and look at the disk that holds \
+             the repository; `restic repair` tells what can be saved"
+                .to_owned()
+        } else {
+            error.hint.clone()
+        };
+        EngineError { cause: format!("verification failed: {}", error.cause), ..error }.hint(hint)
+    };
+    let sets = vault.sets()?;
+    let set = pick(&sets, options.set.as_deref())?.clone();
+    run.emitter.phase("check", || {
+        vault.restic("verify", ResticCommand::Check { percent: options.percent }, DAY).map_err(damaged)
+    })?;
+    let manifest = vault.manifest(run, &set).map_err(damaged)?;
+    let mut compared = 0;
+    run.emitter.phase("compare", || {
+        for part in &manifest.parts {
+            if !set.parts.values().any(|snapshot| *snapshot == part.snapshot) {
+                return Err(EngineError::failed(
+                    "verify",
+                    format!("set {} lacks its part `{}` (snapshot {})", manifest.set, part.name, part.snapshot),
+                )
+                .hint("somebody forgot a snapshot of the set; make a new set with `maxim.ctl backup create`"));
+            }
+            if options.deep || options.percent >= 100 {
+                let ended = vault
+                    .fetch(run, "verify", &part.snapshot, &part.file, |_| run.context.cancel.check("verify"))
+                    .map_err(damaged)?;
+                if ended.sha256 != part.sha256 || ended.bytes != part.bytes {
+                    return Err(EngineError::failed(
+                        "verify",
+                        format!("part `{}` of set {} is not what was backed up", part.name, manifest.set),
+                    )
+                    .hint("make a new set with `maxim.ctl backup create` and look at the disk of the repository"));
+                }
+                compared += ended.bytes;
+            }
+        }
+        Ok(())
+    })?;
+    vault.mark(&set, VERIFIED_TAG, OffsetDateTime::now_utc().unix_timestamp())?;
+    Ok(VerifyOutcome { set: set.info.set, percent: options.percent, compared, duration_ms: millis(begun) })
+}
+
+/// What a prune does or would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct PruneOutcome {
+    /// Every complete set, newest first, with what becomes of it.
+    pub verdicts: Vec<Verdict>,
+    /// Sets that were never finished; they go.
+    pub incomplete: Vec<String>,
+    /// Whether it was done.
+    pub applied: bool,
+}
+
+/// Forgets sets that retention does not keep, and removes their data. `dry_run`: says what would go.
+pub fn prune(context: &Context, dry_run: bool) -> Result<PruneOutcome, EngineError> {
+    let _control = if dry_run { None } else { Some(context.state.lock(&state::owner("backup prune"))?) };
+    let run = Run::begin(context, "backup-prune", !dry_run)?;
+    let mut vault = Vault::open(&run)?;
+    prune_in(context, &mut vault, dry_run)
+}
+
+fn prune_in(context: &Context, vault: &mut Vault, dry_run: bool) -> Result<PruneOutcome, EngineError> {
+    let backup = &context.topology.backup;
+    let zone = if backup.time_zone.is_empty() { "UTC" } else { backup.time_zone.as_str() };
+    let zone = parse_zone(zone).map_err(|error| EngineError::usage("prune", error.problem))?;
+    let (daily, weekly, monthly) = backup.retention;
+    let sets = vault.sets()?;
+    let complete: Vec<_> = sets.iter().filter(|set| set.is_complete()).map(|set| set.info.clone()).collect();
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let verdicts = judge(&complete, Policy { daily, weekly, monthly }, zone, now);
+    let incomplete: Vec<String> =
+        sets.iter().filter(|set| !set.is_complete()).map(|set| set.info.set.clone()).collect();
+    let outcome = PruneOutcome { verdicts, incomplete, applied: !dry_run };
+    if dry_run {
+        return Ok(outcome);
+    }
+    let goes = |set: &StoredSet| {
+        !set.is_complete()
+            || outcome.verdicts.iter().any(|verdict| verdict.set.set == set.info.set && !verdict.stays())
+    };
+    let going: Vec<&StoredSet> = sets.iter().filter(|set| goes(set)).collect();
+    // Manifests first: a set that is forgotten halfway does not exist, and the next prune takes the rest.
+    let manifests: Vec<String> =
+        going.iter().filter(|set| set.is_complete()).map(|set| set.manifest.clone()).collect();
+    let parts: Vec<String> = going.iter().flat_map(|set| set.parts.values().cloned()).collect();
+    for batch in [manifests, parts].concat().chunks(100) {
+        context.cancel.check("prune")?;
+        vault.restic(
+            "prune",
+            ResticCommand::Forget { snapshots: batch.to_vec() },
+            Duration::from_hours(1),
+        )?;
+    }
+    vault.restic("prune", ResticCommand::Prune, DAY)?;
+    Ok(outcome)
+}
+
+/// What the schedule says now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Due {
+    /// Whether a backup is owed.
+    pub owed: bool,
+    /// Unix seconds of the next one; none: no schedule.
+    pub next_unix: Option<i64>,
+    /// What was done last.
+    #[serde(skip)]
+    pub record: BackupRecord,
+}
+
+/// Whether a backup is owed by the schedule.
+pub fn due(context: &Context) -> Result<Due, EngineError> {
+    let record = record(context)?;
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let Some(schedule) = schedule(&context.topology)? else {
+        return Ok(Due { owed: false, next_unix: None, record });
+    };
+    let last = record.backup.as_ref().map(|done| done.at_unix);
+    Ok(Due { owed: schedule.is_owed(last, now), next_unix: schedule.next_after(now), record })
+}
+
+/// The schedule of a topology.
+pub(crate) fn schedule(topology: &Topology) -> Result<Option<Schedule>, EngineError> {
+    let backup = &topology.backup;
+    if backup.schedule.is_empty() {
+        return Ok(None);
+    }
+    Schedule::parse(&backup.schedule, &backup.time_zone)
+        .map(Some)
+        .map_err(|error| EngineError::usage("schedule", format!("`{}`: {error}", backup.schedule)))
+}
+
+/// What was done last, from hosts that are connected already.
+pub(crate) fn last(topology: &Topology, sessions: &mut [Session<'_>]) -> BackupRecord {
+    let keeper = super::vault::host(topology).map(|host| host.name.clone());
+    sessions
+        .iter_mut()
+        .find(|session| Some(&session.host.name) == keeper.as_ref())
+        .and_then(|session| session.reader.as_mut())
+        .map(|agent| tasks::read_record(agent, topology))
+        .unwrap_or_default()
+}
+
+/// What was done last, from the host that keeps the repository.
+pub fn record(context: &Context) -> Result<BackupRecord, EngineError> {
+    let run = Run::begin(context, "backup-record", false)?;
+    let Some(host) = super::vault::host(&context.topology) else { return Ok(BackupRecord::default()) };
+    let mut connected = run.connect(host)?;
+    let mut agent: Agent = connected.agent(Mode::Look)?;
+    run.scope(&mut agent)?;
+    let record = tasks::read_record(&mut agent, &context.topology);
+    agent.finish(Duration::from_secs(2));
+    Ok(record)
+}

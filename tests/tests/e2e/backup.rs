@@ -1,0 +1,367 @@
+//! Backups of an embedded deployment, with real restic: made while it serves, checked and restored by Debian's own
+//! restic, put back, rebuilt from repository and kit alone, killed at seeded moments, and fed with what is wrong.
+
+use crate::embedded::Deployment;
+use crate::product::{Outcome, Person, bundle, first_account, key_of, sign_in};
+use maxim_tests::chat::Tls;
+use maxim_tests::hosts::wait_for;
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const BOB: &str = "bob@localhost";
+const BOBS: &str = "correct horse battery";
+
+/// A deployment whose repository is a folder.
+struct Backed {
+    deployment: Deployment,
+    repository: PathBuf,
+}
+
+impl Backed {
+    fn up() -> Self {
+        let deployment = Deployment::install();
+        let repository = deployment.person.home().join("repository");
+        let backed = Self { deployment, repository };
+        let value = format!("{{type: local, path: {}}}", backed.repository.display());
+        backed.run(&["config", "set", "backup.repository", &value]).ok();
+        backed
+            .deployment
+            .person
+            .run_with(&backed.deployment.with_root(&["user", "add", BOB, "--password-stdin"]), BOBS)
+            .ok();
+        backed
+    }
+
+    /// restic comes from the bundle when the deployment has none.
+    fn arguments(&self, arguments: &[&str]) -> Vec<String> {
+        let mut all: Vec<String> =
+            self.deployment.with_root(arguments).into_iter().map(str::to_owned).collect();
+        if arguments[0] == "backup" {
+            all.extend(["--output", "json", "--yes", "--bundle"].map(str::to_owned));
+            all.push(bundle().display().to_string());
+            all.push("--trust-key".to_owned());
+            all.push(key_of(bundle()).display().to_string());
+        }
+        all
+    }
+
+    fn run(&self, arguments: &[&str]) -> Outcome {
+        let arguments = self.arguments(arguments);
+        self.deployment.person.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The same once nobody who died holds a lock any more.
+    fn run_when_free(&self, arguments: &[&str]) -> Outcome {
+        wait_for("the lease of the dead owner to run out", Duration::from_mins(2), || {
+            let outcome = self.run(arguments);
+            (outcome.code != 5).then_some(outcome)
+        })
+        .unwrap()
+    }
+
+    fn say(&self, words: &str) {
+        let result = &self.deployment.result;
+        let (admin, password) = first_account(result);
+        let root = ["--root", self.deployment.root.to_str().unwrap()];
+        let at = self.deployment.endpoint("xmpp");
+        let mut chat = sign_in(&self.deployment.person, &at, Tls::Start, &admin, &password, &root);
+        chat.say(BOB, words).unwrap();
+        chat.ping().unwrap();
+        chat.leave().unwrap();
+    }
+
+    fn sets(&self) -> Vec<Value> {
+        self.run(&["backup", "list"]).ok().result()["sets"].as_array().unwrap().clone()
+    }
+
+    fn password(&self) -> String {
+        let key = self.run(&["backup", "key", "export"]).ok().result();
+        key["password"].as_str().unwrap().to_owned()
+    }
+
+    /// Debian's own restic on the repository; none when this machine has none.
+    fn stock(&self, arguments: &[&str]) -> Option<String> {
+        let restic = Path::new("/usr/bin/restic");
+        if !restic.is_file() {
+            crate::skip("stock restic", "the package restic is not installed");
+            return None;
+        }
+        let password = self.deployment.person.file("stock-password", &self.password());
+        let output = Command::new(restic)
+            .args(["--no-cache", "--password-file", &password, "-r"])
+            .arg(&self.repository)
+            .args(arguments)
+            .env("HOME", self.deployment.person.home())
+            .output()
+            .unwrap();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "restic {arguments:?}: {said}");
+        Some(said)
+    }
+
+    /// Packs with data, largest last.
+    fn packs(&self) -> Vec<PathBuf> {
+        let mut packs: Vec<PathBuf> = fs::read_dir(self.repository.join("data"))
+            .unwrap()
+            .flatten()
+            .flat_map(|folder| fs::read_dir(folder.path()).unwrap().flatten())
+            .map(|entry| entry.path())
+            .collect();
+        packs.sort_by_key(|path| fs::metadata(path).unwrap().len());
+        packs
+    }
+}
+
+/// Bob signs in and is handed what waits for him.
+#[track_caller]
+fn bob_reads(person: &Person, result: &Value, root: &Path, words: &str) {
+    let at = result["endpoints"]["xmpp"][0].as_str().unwrap();
+    let mut bob = sign_in(person, at, Tls::Start, BOB, BOBS, &["--root", root.to_str().unwrap()]);
+    bob.hear(words, Duration::from_secs(10)).unwrap();
+    bob.leave().unwrap();
+}
+
+#[test]
+fn a_set_is_made_proven_checked_by_stock_restic_and_put_back() {
+    let backed = Backed::up();
+    backed.say("before the backup");
+    let made = backed.run(&["backup", "create"]).ok().result();
+    let manifest = &made["manifest"];
+    let tables = manifest["parts"][0]["tables"].as_array().unwrap();
+    assert!(tables.iter().any(|table| table["table"] == "message" && table["rows"].as_u64() > Some(0)));
+    assert!(manifest["canary"].is_null(), "no password in the output");
+
+    if let Some(said) = backed.stock(&["check", "--read-data"]) {
+        assert!(said.contains("no errors were found"), "{said}");
+        let set = format!("set-{}", made["set"].as_str().unwrap());
+        let listed: Value =
+            serde_json::from_str(&backed.stock(&["snapshots", "--json", "--tag", &set]).unwrap()).unwrap();
+        assert!(listed.as_array().unwrap().len() >= 3, "{listed}");
+        let snapshot = manifest["parts"][0]["snapshot"].as_str().unwrap();
+        let target = backed.deployment.person.home().join("stock");
+        backed.stock(&["restore", snapshot, "--target", target.to_str().unwrap()]);
+        let bytes = fs::read(target.join("im.sqlite")).unwrap();
+        assert!(bytes.starts_with(b"SQLite format 3"));
+        assert_eq!(bytes.len() as u64, manifest["parts"][0]["bytes"].as_u64().unwrap());
+    }
+    let verified = backed.run(&["backup", "verify", "--share", "100"]).ok().result();
+    assert_eq!(
+        verified["compared"],
+        manifest["parts"].as_array().unwrap().iter().map(|part| part["bytes"].as_u64().unwrap()).sum::<u64>()
+    );
+    let drill = backed.run(&["backup", "drill"]).ok().result();
+    assert_eq!(drill["message_read"], true);
+    assert!(!backed.deployment.root.join("data/drill").exists(), "the scratch is gone");
+    let status = backed.run(&["status", "--output", "json"]).ok().result();
+    assert_eq!(status["backup"]["backup"]["set"], made["set"]);
+    assert_eq!(status["backup"]["drill"]["set"], made["set"]);
+
+    // What came after the set goes with the restore, and is kept in the safety set.
+    let eve = backed.deployment.with_root(&["user", "add", "eve@localhost", "--password-stdin"]);
+    backed.deployment.person.run_with(&eve, BOBS).ok();
+    backed.run(&["backup", "restore"]).exits(5).says(&["would overwrite database", "--overwrite"]);
+    let restored = backed.run(&["backup", "restore", "--overwrite"]).ok().result();
+    let users = backed.run(&["user", "list", "--output", "json"]).ok().stdout;
+    assert!(users.contains(BOB) && !users.contains("eve@"), "{users}");
+    bob_reads(
+        &backed.deployment.person,
+        &backed.deployment.result,
+        &backed.deployment.root,
+        "before the backup",
+    );
+    let safety = restored["safety_set"].as_str().unwrap();
+    backed.run(&["backup", "restore", safety, "--overwrite"]).ok();
+    assert!(backed.run(&["user", "list", "--output", "json"]).ok().stdout.contains("eve@"));
+
+    let pruned = backed.run(&["backup", "prune", "--dry-run"]).ok().result();
+    assert_eq!(pruned["applied"], false);
+    let count = backed.sets().len();
+    backed.run(&["backup", "prune"]).ok();
+    assert_eq!(backed.sets().len(), count, "all of today's are newest, verified or safety sets");
+    backed.stock(&["check"]);
+}
+
+#[test]
+fn repository_and_kit_alone_rebuild_everything() {
+    let backed = Backed::up();
+    backed.say("from the old machine");
+    backed.run(&["backup", "create"]).ok();
+    let person = &backed.deployment.person;
+    let cluster = backed.deployment.root.join("cluster");
+    let authority = fs::read(cluster.join("ca.pem")).unwrap();
+    let page = fs::read_to_string(cluster.join("recovery-kit.txt")).unwrap();
+    let password = page.lines().find_map(|line| line.strip_prefix("password:")).unwrap().trim();
+    let file = fs::read_to_string(cluster.join("recovery-kit.json")).unwrap();
+    assert!(!file.contains(password), "the file alone opens nothing");
+    let kit = person.file("kit.json", &file);
+    let right = person.file("right", password);
+    let wrong = person.file("wrong", "not the password");
+    for path in [&right, &wrong] {
+        Command::new("chmod").args(["600", path]).status().unwrap();
+    }
+    person.run(&backed.deployment.with_root(&["uninstall", "--purge", "--yes"])).ok();
+    assert!(!backed.deployment.root.exists());
+
+    let new = person.home().join("new");
+    let run = |password: &str| {
+        let (bundle, key) = (bundle().display().to_string(), key_of(bundle()).display().to_string());
+        person.run(&[
+            "backup",
+            "restore",
+            "--kit",
+            &kit,
+            "--password-file",
+            password,
+            "--root",
+            new.to_str().unwrap(),
+            "--yes",
+            "--output",
+            "json",
+            "--bundle",
+            &bundle,
+            "--trust-key",
+            &key,
+        ])
+    };
+    run(&wrong).exits(5).says(&["does not open this recovery kit"]);
+    assert!(!new.join("cluster/topology.yaml").exists());
+    run(&right).ok();
+    assert_eq!(fs::read(new.join("cluster/ca.pem")).unwrap(), authority, "phones trust it as before");
+    bob_reads(person, &backed.deployment.result, &new, "from the old machine");
+    person.run(&["uninstall", "--purge", "--yes", "--root", new.to_str().unwrap()]).ok();
+}
+
+#[test]
+fn what_is_wrong_is_named_and_changes_nothing() {
+    let backed = Backed::up();
+    backed.run(&["backup", "list"]).exits(1).says(&["no backup was made"]);
+    backed.run(&["config", "set", "backup.schedule", "61 3 * * *"]).exits(2).says(&["column 1", "minute"]);
+    backed.run(&["config", "set", "backup.time_zone", "Mars/Olympus"]).exits(2).says(&["time zone"]);
+    backed.run(&["backup", "create"]).ok();
+
+    // Two at once: the second is told who has it.
+    let lock =
+        fs::File::options().read(true).write(true).open(backed.deployment.root.join("cluster/lock")).unwrap();
+    lock.lock().unwrap();
+    backed.run(&["backup", "create"]).exits(5).says(&["being worked on"]);
+    drop(lock);
+
+    // A key of another repository.
+    let secrets = backed.deployment.root.join("cluster/secrets.json");
+    let kept = fs::read_to_string(&secrets).unwrap();
+    fs::write(&secrets, kept.replace(&backed.password(), "of-another-repository")).unwrap();
+    backed.run(&["backup", "create"]).exits(1).says(&["does not open with this key"]);
+    fs::write(&secrets, &kept).unwrap();
+
+    // A flipped bit: verify names the pack, a drill fails, nothing of it reaches the database that serves.
+    let pack = backed.packs().pop().unwrap();
+    let good = fs::read(&pack).unwrap();
+    let mut bad = good.clone();
+    bad[good.len() / 3] ^= 1;
+    Command::new("chmod").arg("u+w").arg(&pack).status().unwrap();
+    fs::write(&pack, &bad).unwrap();
+    let name = pack.file_name().unwrap().to_string_lossy()[..8].to_owned();
+    backed.run(&["backup", "verify", "--share", "100"]).exits(1).says(&["verification failed", &name]);
+    assert_ne!(backed.run(&["backup", "drill"]).code, 0);
+    assert_ne!(backed.run(&["backup", "restore", "--overwrite"]).code, 0);
+    backed.run(&["status", "--output", "json"]).ok().says(&["trouble"]);
+    assert!(backed.run(&["user", "list"]).ok().stdout.contains(BOB));
+    fs::write(&pack, &good).unwrap();
+    backed.run(&["backup", "verify", "--share", "100"]).ok();
+}
+
+/// A small file system of its own, gone with the test.
+struct Small(PathBuf);
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
+#[test]
+fn a_full_repository_loses_nothing() {
+    let backed = Backed::up();
+    let place = backed.deployment.person.home().join("small");
+    fs::create_dir(&place).unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&place).status().unwrap();
+    assert!(mounted.success(), "the end-to-end tests run as root");
+    let _small = Small(place.clone());
+    let repository = place.join("r");
+    let value = format!("{{type: local, path: {}}}", repository.display());
+    backed.run(&["config", "set", "backup.repository", &value]).ok();
+    backed.run(&["backup", "create"]).ok();
+    let filler = place.join("filler");
+    // Everything but what the file system rounds up.
+    Command::new("dd").args(["if=/dev/zero", "bs=4k", &format!("of={}", filler.display())]).output().unwrap();
+    backed.run(&["backup", "create"]).exits(1).says(&["no room", "prune"]);
+    assert_eq!(backed.sets().len(), 1, "a set that was not finished does not exist");
+    fs::remove_file(&filler).unwrap();
+    backed.run(&["backup", "create"]).ok();
+    backed.run(&["backup", "prune"]).ok();
+    assert_eq!(backed.sets().len(), 1, "of one day the newest");
+    backed.run(&["backup", "verify", "--share", "100"]).ok();
+}
+
+/// Runs a command and kills it after so many events; whether it was killed before its end.
+fn killed(backed: &Backed, arguments: &[&str], events: usize) -> bool {
+    let arguments = backed.arguments(arguments);
+    let mut child = backed.deployment.person.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    for _ in 0..events {
+        line.clear();
+        if lines.read_line(&mut line).unwrap() == 0 {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    !line.contains("\"event\":\"result\"")
+}
+
+#[test]
+fn killed_at_any_moment_the_repository_is_sound_and_nothing_is_half_restored() {
+    const MOMENTS: usize = 10;
+    let backed = Backed::up();
+    backed.say("survives");
+    backed.run(&["backup", "create"]).ok();
+    let seed: usize = std::env::var("MAXIM_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos() as usize / 1000);
+    let moments: Vec<usize> = if std::env::var_os("MAXIM_TEST_ALL").is_some() {
+        (1..=MOMENTS).collect()
+    } else {
+        vec![1 + seed % 5, 6 + seed / 5 % 5]
+    };
+    println!("seed {seed}: moments {moments:?}");
+    for moment in moments {
+        let before = backed.sets().len();
+        killed(&backed, &["backup", "create"], moment + 2);
+        backed.run_when_free(&["backup", "create"]).ok();
+        assert!(backed.sets().len() > before);
+        backed.stock(&["check"]);
+
+        killed(&backed, &["backup", "prune"], moment.min(3));
+        backed.run_when_free(&["backup", "prune"]).ok();
+        backed.stock(&["check"]);
+
+        killed(&backed, &["backup", "drill"], moment + 2);
+        backed.run_when_free(&["backup", "drill"]).ok();
+        assert!(!backed.deployment.root.join("data/drill").exists());
+
+        killed(&backed, &["backup", "restore", "--overwrite"], moment * 2);
+        let restored = backed.run_when_free(&["backup", "restore", "--overwrite"]).ok().result();
+        assert_eq!(restored["applied"], true);
+        assert!(!backed.deployment.root.join("data/im/im.sqlite.restoring").exists());
+        assert!(backed.run(&["user", "list"]).ok().stdout.contains(BOB));
+    }
+    bob_reads(&backed.deployment.person, &backed.deployment.result, &backed.deployment.root, "survives");
+}
