@@ -423,6 +423,11 @@ impl Database {
                 )?;
             }
         }
+        if self.access.engine == SqlEngine::Postgresql {
+            // Whoever owns a database may make tables in it; the account is named as the database is.
+            let owner = format!("ALTER DATABASE \"{received}\" OWNER TO \"{}\";\n", self.name);
+            server.run("postgres", owner)?;
+        }
         let now = stream::now_unix() * 1000;
         let table = match self.access.engine {
             SqlEngine::Mariadb => format!("`{received}`.account"),

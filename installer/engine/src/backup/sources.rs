@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use crate::error::EngineError;
+use crate::render::context::CONSOLE_USER;
 use maxim_model::backup::PartKind;
 use maxim_model::backup::wire::Source;
 use maxim_model::names::{Profile, Role};
@@ -98,7 +99,12 @@ pub(crate) fn origins(context: &Context) -> Result<Vec<Origin>, EngineError> {
             source: Source::Sqlite {
                 path: format!("{}/console/console.sqlite", topology.paths.data),
                 scratch: format!("{}/backup/scratch-console", topology.paths.data),
-                owner: owner(topology),
+                // The console has a user of its own.
+                owner: if topology.profile == Profile::Embedded {
+                    String::new()
+                } else {
+                    CONSOLE_USER.into()
+                },
             },
         });
     }
