@@ -76,7 +76,12 @@ async fn hand_out(core: &Arc<Core>, session: &Arc<Session>, room: &Notify) -> bo
         let held = match held(core, session).await {
             Some(held) => held,
             // Another node hands out what waits; here it is only for what came meanwhile and was meant for this one.
-            None => match session.take_missed().filter(|missed| missed.as_i64() > 0) {
+            None => match session.take_missed() {
+                // To begin anew: what the other node was told is held is out of date. It is asked again later.
+                Some(missed) if missed.as_i64() == 0 => {
+                    core.cluster.look_again_for(bare);
+                    continue;
+                }
                 Some(missed) => {
                     cursor = Some(MessageId::from_i64(missed.as_i64() - 1));
                     held_here(core, bare).into_iter().collect()

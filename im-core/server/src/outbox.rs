@@ -394,10 +394,12 @@ impl Outbox {
         }
     }
 
-    /// About to read what waits after `cursor`: the message before which to begin instead, when one was missed.
+    /// About to read what waits after `cursor`: the message before which to begin instead, when one was missed. The
+    /// number 0, which asks to begin anew, counts whatever was read: what other sessions held was asked before it.
     pub fn before_read(&mut self, cursor: Option<MessageId>) -> Option<MessageId> {
         let behind = self.deliveries.as_mut()?.behind.as_mut()?;
-        behind.missed.take().filter(|missed| cursor.is_some_and(|cursor| *missed <= cursor))
+        let missed = behind.missed.take()?;
+        (missed.as_i64() == 0 || cursor.is_some_and(|cursor| missed <= cursor)).then_some(missed)
     }
 
     /// The first message that came since the last look; the number 0 asks to begin anew.

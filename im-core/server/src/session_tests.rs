@@ -121,7 +121,9 @@ fn what_waits_comes_first_and_once() {
     assert_eq!(s.push(&m(9), Some(now), Urgency::Now), Pushed::Waits { begin: true });
     assert!(s.serve().is_some());
     assert!(s.serve().is_none(), "somebody does already");
-    assert_eq!(s.before_read(None), None, "everything is read anyway");
+    let anew = Some(MessageId::from_i64(0));
+    assert_eq!(s.before_read(None), anew, "what others held was asked before, so it is asked again");
+    assert_eq!(s.before_read(None), None, "once");
     assert!(s.hand_out(&m(9), now));
     assert!(s.caught_up());
     // Its sender's connection comes too late.

@@ -323,9 +323,16 @@ fn an_embedded_deployment_goes_forwards_and_back() {
     run(&["upgrade", "--bundle", &broken, "--no-snapshot"]).exits(1).says(&["taken back"]);
     let status = || run(&["status"]).ok().result();
     assert_eq!(im_versions(&status()), [old.as_str()]);
-    let upgraded = run(&["upgrade", "--bundle", &next, "--no-snapshot"]).ok();
+    // With a repository a safety set is made first.
+    run(&["upgrade", "--bundle", &next]).exits(2).says(&["no repository", "--no-snapshot"]);
+    let repository = format!("{{type: local, path: {}}}", person.home().join("repository").display());
+    run(&["config", "set", "backup.repository", &repository]).ok();
+    let upgraded = run(&["upgrade", "--bundle", &next]).ok();
     print_gaps(&upgraded);
     assert_eq!(im_versions(&status()), [new.as_str()]);
+    let sets = run(&["backup", "list"]).ok().result()["sets"].clone();
+    let kinds: Vec<&str> = sets.as_array().unwrap().iter().map(|set| set["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["safety"], "{sets}");
     run(&["rollback"]).ok();
     assert_eq!(im_versions(&status()), [old.as_str()]);
     run(&["upgrade", "--bundle", &next, "--no-snapshot", "--finalize"]).ok();
