@@ -151,7 +151,7 @@ fn a_disk_that_fills_up_in_the_middle_is_named_and_an_install_goes_on_when_there
     let cluster = Cluster::bare(
         &[
             (HostSpec::new("app1"), "im+console"),
-            (HostSpec::new("db1").small_disk("/opt", 300), "mariadb"),
+            (HostSpec::new("db1").small_disk("/opt", 340), "mariadb"),
             (HostSpec::new("cache1"), "redis"),
         ],
         "",
