@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -115,8 +116,11 @@ fn made(cluster: &Cluster, secrets: &mut Secrets) {
     assert!(secrets.0.len() >= 10, "{:?}", secrets.0.keys());
 }
 
-/// Where a secret may stand in the home of the person: its own file.
-const OWN_FILES: [&str; 8] = [
+/// Where a secret may stand in the home of the person: its own file, and the tasks that lead back after an upgrade.
+const OWN_FILES: [&str; 11] = [
+    "tasks/applied.json",
+    "tasks/previous.json",
+    "tasks/next.json",
     "secrets.json",
     "initial-account",
     "ca.key",
@@ -209,7 +213,13 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
         home.iter().any(|(path, _)| path.contains("/journal/"))
             && home.iter().any(|(path, _)| path.ends_with("kept.plan"))
     );
-    places.extend(home.into_iter().filter(|(path, _)| !OWN_FILES.iter().any(|own| path.ends_with(own))));
+    let (own, others): (Vec<_>, Vec<_>) =
+        home.into_iter().partition(|(path, _)| OWN_FILES.iter().any(|own| path.ends_with(own)));
+    for (path, _) in own {
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{path} is for its owner alone");
+    }
+    places.extend(others);
     let found: Vec<_> = places.iter().flat_map(|(place, text)| secrets.found_in(place, text)).collect();
     assert!(found.is_empty(), "{found:#?}");
 }
