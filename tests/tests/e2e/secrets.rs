@@ -241,7 +241,7 @@ fn elsewhere(cluster: &Cluster, secrets: &mut Secrets) -> Outcome {
     let text = hosts.join("\n").replace("console, redis", "console").replace("name: acme", "name: other")
         + &format!(
             "\ndatabase: {{engine: external, url: 'mysql://maxim@{address}:3306/maxim', password_file: \
-             elsewhere-password}}\nredis: {{external: {{url: 'rediss://{address}:6379', password_file: \
+             elsewhere-password}}\nredis: {{external: {{url: 'redis://{address}:6379', password_file: \
              elsewhere-password}}}}\n"
         );
     let file = cluster.person.file("elsewhere.yaml", &text);

@@ -381,6 +381,13 @@ fn read_redis(reader: &mut Reader<'_>, node: Option<&Node>, profile: Profile) ->
         return implied;
     }
     let (url, password_file, ca_file) = read_external(reader, external, "redis", &["redis", "rediss"], false);
+    if url.starts_with("rediss:") && ca_file.is_empty() {
+        reader.error(
+            external.place,
+            "`redis.url` asks for TLS, and there is no `redis.ca_file` to check the server by",
+            "name the authority's certificate (PEM) in `ca_file`, or write `redis:` where the network is trusted",
+        );
+    }
     Redis::External { url, password_file, ca_file }
 }
 
