@@ -281,9 +281,31 @@ fn find(core: &Core, bare: &str, resource: &str, token: u64) -> Option<Arc<Sessi
     user.with_sessions(|s| s.iter().find(|s| s.resource() == resource && s.token == token).cloned())
 }
 
+/// The messages of a payload. Those that this version cannot read are left out; the reason of the last one comes too.
+fn read(payload: &[u8]) -> serde_json::Result<(Vec<Message>, Option<serde_json::Error>)> {
+    if let Ok(messages) = serde_json::from_slice(payload) {
+        return Ok((messages, None));
+    }
+    let values: Vec<serde_json::Value> = serde_json::from_slice(payload)?;
+    let (mut messages, mut unknown) = (Vec::with_capacity(values.len()), None);
+    for value in values {
+        match serde_json::from_value(value) {
+            Ok(message) => messages.push(message),
+            Err(error) => unknown = Some(error),
+        }
+    }
+    Ok((messages, unknown))
+}
+
 fn receive(core: &Arc<Core>, delivery: Delivery) {
-    let messages: Vec<Message> = match serde_json::from_slice(&delivery.payload) {
-        Ok(messages) => messages,
+    let messages = match read(&delivery.payload) {
+        Ok((messages, unknown)) => {
+            if let Some(error) = unknown {
+                // A newer node's; the rest of what it says is understood.
+                core.report(&format!("left out a message of node {}", delivery.from), &error);
+            }
+            messages
+        }
         Err(error) => {
             // Refused, so that the sender keeps what it holds.
             core.report(&format!("cannot read what node {} sent", delivery.from), &error);
@@ -324,6 +346,8 @@ fn receive(core: &Arc<Core>, delivery: Delivery) {
             Message::CloseAccount { bare } => core.close_sessions(&bare, Close::Revoked),
             Message::FlushOffline { bare, resource, token } => {
                 match find(core, &bare, &resource, token).filter(|s| s.room() != Room::Closed) {
+                    // Two nodes with a stalled session each would send each other to and fro.
+                    Some(session) if session.is_stalled() => core.cluster.look_again_for(&bare),
                     Some(session) => offline::begin(core, &session, None),
                     None => {
                         undelivered.insert(bare);
@@ -342,5 +366,23 @@ fn receive(core: &Arc<Core>, delivery: Delivery) {
                 offline::wake(&core, &bare, None).await;
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_of_a_newer_node_is_read_but_for_what_is_new() {
+        let known = serde_json::to_value([Message::Forget { bare: "a@x".to_owned() }]).unwrap();
+        let mut all = known.as_array().unwrap().clone();
+        all.insert(0, serde_json::json!({"kind": "of_tomorrow", "bare": "a@x"}));
+        all.push(known[0].clone());
+        let (messages, unknown) = read(&serde_json::to_vec(&all).unwrap()).unwrap();
+        assert_eq!(messages.len(), 2);
+        assert!(unknown.unwrap().to_string().contains("of_tomorrow"));
+        assert!(read(b"[{\"kind\":\"forget\"").is_err(), "half a payload is none");
+        assert!(read(b"{}").is_err());
     }
 }

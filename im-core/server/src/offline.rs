@@ -10,13 +10,18 @@
 //! 2. pages are read, bounded by count and bytes, and given to the session while it has room;
 //! 3. when nothing more waits and nothing came meanwhile, messages are pushed to it directly again.
 //!
+//! A client that confirms nothing for a while stalls its session: the turn goes to another session of the account,
+//! and the stalled one takes it again when there is room.
+//!
 //! What is not handed out to the end (the connection is lost, the client leaves) stays in the store: another
 //! session gets it by [`wake`], or the next one that becomes available. See `docs/decisions/0008-delivery.md`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use im_proto::Address;
 use im_proto::ext::delay::delay;
 use im_proto::ns;
@@ -25,6 +30,7 @@ use im_proto::xml::escape;
 use im_store::live::NodeId;
 use im_store::{ArchivedMessage, MessageId, Offline as _};
 use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::nodes::Elsewhere;
@@ -36,6 +42,12 @@ const PAGE: u32 = 100;
 const PAGE_BYTES: usize = 512 * 1024;
 /// Failed reads in a row after which the session is left to the next occasion.
 const FAILURES: u32 = 5;
+/// How long to wait after the first of them; twice as long after each further one.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a client may confirm nothing while other sessions of its account wait for their turn.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Accounts looked after at the same time when a node is gone.
+const AT_ONCE: usize = 32;
 
 /// The right to hand out what waits for an account on this node.
 pub type Turn = OwnedMutexGuard<()>;
@@ -52,28 +64,104 @@ pub fn begin(core: &Arc<Core>, session: &Arc<Session>, turn: Option<Turn>) {
     let Some(room) = session.serve() else { return };
     let (core, session) = (Arc::clone(core), Arc::clone(session));
     tokio::spawn(async move {
-        let turn = match turn {
-            Some(turn) => turn,
-            None => Arc::clone(&session.user.offline).lock_owned().await,
-        };
-        let all = Box::pin(hand_out(&core, &session, &room)).await;
-        if !all {
-            session.stop_serving();
-        }
-        drop(turn);
+        let mut serving = Serving { session: Arc::clone(&session), room, turn, done: false };
+        serving.take_turn().await;
+        let all = Box::pin(hand_out(&core, &mut serving)).await;
+        serving.done = all;
+        drop(serving);
         if !all && session.room() == Room::Closed {
             wake(&core, session.address.bare(), None).await;
         }
     });
 }
 
+/// A session that is handed out to. However that ends, somebody else can begin anew.
+struct Serving {
+    session: Arc<Session>,
+    /// Woken when there is room, or will never be.
+    room: Arc<Notify>,
+    /// Nothing while the session is stalled.
+    turn: Option<Turn>,
+    /// Everything was handed out.
+    done: bool,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if !self.done {
+            self.session.stop_serving();
+        }
+        self.session.set_stalled(false);
+    }
+}
+
+/// What there is to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Hand out more.
+    More,
+    /// Look again at what is held and what waits: others had the turn meanwhile.
+    Anew,
+    /// Stop: there will be no room.
+    End,
+}
+
+impl Serving {
+    async fn take_turn(&mut self) {
+        if self.turn.is_none() {
+            self.turn = Some(Arc::clone(&self.session.user.offline).lock_owned().await);
+        }
+    }
+
+    /// Waits until more can be handed out; lets other sessions of the account go first when the client confirms nothing.
+    async fn wait_for_room(&mut self, core: &Arc<Core>) -> Next {
+        let mut until = Instant::now() + PATIENCE;
+        loop {
+            match self.session.room() {
+                Room::Some if self.turn.is_some() => return Next::More,
+                Room::Some => {
+                    self.take_turn().await;
+                    self.session.set_stalled(false);
+                    return Next::Anew;
+                }
+                Room::Closed => return Next::End,
+                Room::None => {}
+            }
+            // A permit is kept when it is woken between looking and waiting.
+            if tokio::time::timeout_at(until, self.room.notified()).await.is_ok() {
+                continue;
+            }
+            until += PATIENCE;
+            if self.turn.is_some() && another_waits(core, &self.session) {
+                self.session.set_stalled(true);
+                self.turn = None;
+                wake(core, self.session.address.bare(), None).await;
+            }
+        }
+    }
+}
+
+/// True when another session of the account could be handed what waits.
+fn another_waits(core: &Arc<Core>, session: &Arc<Session>) -> bool {
+    routing::sessions(core, session.address.bare()).iter().any(|resource| match resource {
+        Resource::Here(other) => !Arc::ptr_eq(other, session) && can_have(other),
+        Resource::Elsewhere(other) => other.priority.is_some_and(|priority| priority >= 0),
+    })
+}
+
+/// True when what waits can be handed to this session.
+pub fn can_have(session: &Session) -> bool {
+    session.room() != Room::Closed && !session.is_stalled()
+}
+
 /// Hands out until nothing more waits; false when it ended before.
-async fn hand_out(core: &Arc<Core>, session: &Arc<Session>, room: &Notify) -> bool {
+async fn hand_out(core: &Arc<Core>, serving: &mut Serving) -> bool {
+    let session = Arc::clone(&serving.session);
     let bare = session.address.bare();
     let mut cursor: Option<MessageId> = None;
     let mut failures = 0;
     'anew: loop {
-        let held = match held(core, session).await {
+        let held = match held(core, &session).await {
             Some(held) => held,
             // Another node hands out what waits; here it is only for what came meanwhile and was meant for this one.
             None => match session.take_missed() {
@@ -91,8 +179,13 @@ async fn hand_out(core: &Arc<Core>, session: &Arc<Session>, room: &Notify) -> bo
             },
         };
         loop {
-            if !wait_for_room(session, room).await {
-                return false;
+            match serving.wait_for_room(core).await {
+                Next::More => {}
+                Next::Anew => {
+                    cursor = None;
+                    continue 'anew;
+                }
+                Next::End => return false,
             }
             if let Some(missed) = session.before_read(cursor) {
                 cursor = Some(MessageId::from_i64(missed.as_i64() - 1));
@@ -107,6 +200,7 @@ async fn hand_out(core: &Arc<Core>, session: &Arc<Session>, room: &Notify) -> bo
                         core.cluster.look_again_for(bare);
                         return false;
                     }
+                    tokio::time::sleep(PAUSE * 2_u32.pow(failures - 1)).await;
                     continue;
                 }
             };
@@ -118,9 +212,17 @@ async fn hand_out(core: &Arc<Core>, session: &Arc<Session>, room: &Notify) -> bo
                 continue;
             };
             for message in page.iter().filter(|m| !held.contains(&m.id) && !session.had(m.id)) {
+                match serving.wait_for_room(core).await {
+                    Next::More => {}
+                    Next::Anew => {
+                        cursor = None;
+                        continue 'anew;
+                    }
+                    Next::End => return false,
+                }
                 let late = message.id.timestamp_ms() < session.behind_since();
                 let stanza = stamped(message, bare, late.then_some(core.domain.as_str()));
-                if !wait_for_room(session, room).await || !session.hand_out(&stanza, message.id) {
+                if !session.hand_out(&stanza, message.id) {
                     return false;
                 }
                 if !session.quiet {
@@ -128,18 +230,6 @@ async fn hand_out(core: &Arc<Core>, session: &Arc<Session>, room: &Notify) -> bo
                 }
             }
             cursor = Some(last);
-        }
-    }
-}
-
-/// False when there will be none.
-async fn wait_for_room(session: &Session, room: &Notify) -> bool {
-    loop {
-        match session.room() {
-            Room::Some => return true,
-            Room::Closed => return false,
-            // A permit is kept when it is woken between looking and waiting.
-            Room::None => room.notified().await,
         }
     }
 }
@@ -184,7 +274,7 @@ pub async fn wake(core: &Arc<Core>, bare: &str, avoid: Option<&NodeId>) -> bool 
         }
     }
     let usable = |resource: &Resource| match resource {
-        Resource::Here(session) => session.room() != Room::Closed,
+        Resource::Here(session) => can_have(session),
         Resource::Elsewhere(session) => {
             session.priority.is_some_and(|p| p >= 0) && avoid.is_none_or(|avoid| session.node != *avoid)
         }
@@ -220,12 +310,16 @@ pub async fn wake_all_since(core: &Arc<Core>, since: i64) {
             return;
         }
     };
-    for owner in owners {
-        let here = core.users.find(&owner).is_some_and(|user| user.with_sessions(|s| !s.is_empty()));
-        if here && Address::parse(&owner).is_ok() {
+    let here = owners.into_iter().filter(|owner| {
+        core.users.find(owner).is_some_and(|user| user.with_sessions(|s| !s.is_empty()))
+            && Address::parse(owner).is_ok()
+    });
+    // A round trip to the directory each.
+    futures_util::stream::iter(here)
+        .for_each_concurrent(AT_ONCE, |owner| async move {
             wake(core, &owner, None).await;
-        }
-    }
+        })
+        .await;
 }
 
 /// A stored message with its identifier, and the time it was stored when it comes late.

@@ -113,6 +113,14 @@ struct Deliveries {
     room: Option<Arc<Notify>>,
 }
 
+impl Deliveries {
+    fn forget_recent(&mut self, now: i64) {
+        if !self.recent.is_empty() && now > self.recent_until {
+            self.recent = HashSet::new();
+        }
+    }
+}
+
 /// What waits to be written.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -186,9 +194,7 @@ impl Outbox {
     pub fn push_waiting(&mut self, stanza: &Bytes, id: MessageId) -> Pushed {
         let fits = self.fits(stanza.len(), (3, 4), (1, 2));
         if let Some(all) = &mut self.deliveries {
-            if !all.recent.is_empty() && crate::now_ms() > all.recent_until {
-                all.recent = HashSet::new();
-            }
+            all.forget_recent(crate::now_ms());
             if all.recent.contains(&id) {
                 return Pushed::Taken;
             }
@@ -349,6 +355,14 @@ impl Outbox {
     /// Tells whoever hands out to look again.
     pub fn look_again(&self) {
         self.wake_server();
+    }
+
+    /// Frees what is kept of messages that nobody passes on any more.
+    pub fn forget_recent(&mut self, now: i64) {
+        if let Some(all) = &mut self.deliveries {
+            all.forget_recent(now);
+            self.tidy();
+        }
     }
 
     /// True while what waits is to be handed out first.

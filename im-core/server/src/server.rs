@@ -393,6 +393,12 @@ async fn housekeeping(core: Arc<Core>) {
         }
         core.users.tidy();
         core.resumable.tidy();
+        if rounds % 6 == 5 {
+            let now = crate::now_ms();
+            for session in core.users.all_sessions() {
+                session.forget_recent(now);
+            }
+        }
         core.cluster.retry(&core).await;
         if !core.live.is_single_node() && rounds % 3 == 2 {
             nodes::end_refused(&core).await;

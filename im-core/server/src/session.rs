@@ -43,6 +43,7 @@ const CARBONS: u8 = 1;
 const INTERESTED: u8 = 2;
 const INACTIVE: u8 = 4;
 const BLOCK_INTERESTED: u8 = 8;
+const STALLED: u8 = 16;
 const UNAVAILABLE: i16 = i16::MIN;
 /// Held presence of an inactive client, at most; then all of it is sent.
 const MAX_HELD: usize = 200;
@@ -291,6 +292,21 @@ impl Session {
         lock(&self.outbox).take_missed()
     }
 
+    /// Notes that the client confirms nothing of what it was handed, or does so again.
+    pub fn set_stalled(&self, stalled: bool) {
+        self.set_flag(STALLED, stalled);
+    }
+
+    /// True while its client is waited for and others of the account go first.
+    pub fn is_stalled(&self) -> bool {
+        self.flag(STALLED)
+    }
+
+    /// Frees what is kept of messages that nobody passes on any more at `now` (milliseconds since 1970-01-01 UTC).
+    pub fn forget_recent(&self, now: i64) {
+        lock(&self.outbox).forget_recent(now);
+    }
+
     /// True while somebody hands out to this session.
     pub fn is_served(&self) -> bool {
         lock(&self.outbox).is_served()
@@ -470,6 +486,10 @@ impl Session {
         };
         *lock(&self.presence) = bytes;
         let before = self.priority.swap(priority, Ordering::Relaxed);
+        if priority < 0 {
+            // Whoever hands out to this session waits for room that it will not have.
+            lock(&self.outbox).look_again();
+        }
         (before != UNAVAILABLE).then_some(before as i8)
     }
 

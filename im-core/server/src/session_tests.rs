@@ -138,3 +138,33 @@ fn what_waits_comes_first_and_once() {
     assert_eq!(s.before_read(Some(id(9))), Some(id(8)));
     assert!(s.caught_up());
 }
+
+#[test]
+fn going_unavailable_wakes_whoever_hands_out() {
+    use futures_util::FutureExt as _;
+    let (s, noted) = (session(), Noted::default());
+    assert!(s.manage("id"));
+    let room = s.serve().unwrap();
+    for n in 1..=3 {
+        assert!(s.hand_out(&m(n), id(n)));
+    }
+    assert_eq!(text(&s, 0, &noted).matches("<m>").count(), 3);
+    assert!(room.notified().now_or_never().is_some(), "there may be room when something was written");
+    assert_eq!((s.room(), room.notified().now_or_never()), (Room::None, None));
+    s.set_presence(None);
+    assert_eq!((s.room(), room.notified().now_or_never()), (Room::Closed, Some(())));
+    s.stop_serving();
+    assert!(!s.is_served() && !s.is_behind());
+}
+
+#[test]
+fn what_was_handed_out_is_forgotten_in_time() {
+    let (s, now) = (session(), crate::now_ms());
+    assert!(s.serve().is_some());
+    let new = MessageId::first_at(now);
+    assert!(s.hand_out(&m(1), new));
+    s.forget_recent(now + 1);
+    assert!(s.had(new));
+    s.forget_recent(now + 300_001);
+    assert!(!s.had(new));
+}

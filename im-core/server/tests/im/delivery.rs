@@ -311,6 +311,37 @@ async fn what_a_session_holds_goes_to_another_only_when_it_ends() {
     assert!(second.ping().await.iter().all(|e| e.name != "message"));
 }
 
+/// A client that never acknowledges keeps what it was sent, and not the rest, from the account's other devices; what it
+/// kept is handed out when it is gone.
+#[tokio::test]
+async fn a_client_that_confirms_nothing_does_not_keep_a_backlog_from_another() {
+    const COUNT: usize = 300;
+    let server = Server::start("limits: {unacknowledged_stanzas: 100, resume_seconds: 1}").await;
+    server.users(["alice", "bob"]).await;
+    store(&server, "alice", "bob", COUNT, 0).await;
+    let mut silent = Client::bound(&server, "bob", "silent").await;
+    manage(&mut silent, true).await;
+    silent.send("<presence/>").await;
+    let mut first = BTreeSet::from([number(&body(&silent.until(|e| e.name == "message").await))]);
+    let mut second = Client::online(&server, "bob", "second").await;
+    let mut rest = BTreeSet::new();
+    rest.insert(number(&body(&second.message().await)));
+    // Now the first one is sent nothing more: what it was sent comes before the answer to a ping.
+    let sent = silent.ping().await;
+    first.extend(sent.iter().filter(|e| e.name == "message").map(|e| number(&body(e))));
+    while first.len() + rest.len() < COUNT {
+        rest.insert(number(&body(&second.message().await)));
+    }
+    assert!(first.is_disjoint(&rest));
+    assert_eq!(&first | &rest, (0..COUNT).collect());
+    drop(silent);
+    let mut again = BTreeSet::new();
+    while again.len() < first.len() {
+        again.insert(number(&body(&second.message().await)));
+    }
+    assert_eq!(again, first, "what nobody confirmed comes again");
+}
+
 /// A client that was away for a while within one session gets what came meanwhile.
 #[tokio::test]
 async fn what_comes_while_a_session_is_unavailable_comes_when_it_is_back() {
