@@ -63,8 +63,8 @@ compile() {
   mkdir -p "$target"
   # Checkouts share one target folder for their dependencies; the lock covers build and copy, because the
   # programs of all of them have the same place in it.
-  exec 7>"$target/.maxim-launcher.lock"
-  flock 7
+  exec 7>"$target/.lock-of-checkouts"
+  [ "${MAXIM_TARGET_HELD:-}" = "$target" ] || flock 7
   "$root/tests/claim-target" "$target"
   (cd "$root" && CARGO_TARGET_DIR=$target run_cargo "$log" cargo build --release --locked \
     -p maxim-ctl -p im-server -p maxim-console --bins) || return 1
