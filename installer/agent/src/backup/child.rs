@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes kept of what it says.
 const WORDS: u64 = 64 << 10;
+/// How far behind those who serve, 0 to 19.
+const NICENESS: &str = "10";
 
 /// A running child.
 pub struct Running {
@@ -30,6 +32,18 @@ pub fn start(
     environment: &[(&str, &str)],
 ) -> Result<Running> {
     start_as(title, program, arguments, environment, None)
+}
+
+/// The same for what may take its time: whatever serves on this host goes first.
+pub fn start_behind(
+    title: &str,
+    program: &str,
+    arguments: &[String],
+    environment: &[(&str, &str)],
+) -> Result<Running> {
+    let arguments: Vec<String> =
+        ["-n", NICENESS, program].into_iter().map(str::to_owned).chain(arguments.iter().cloned()).collect();
+    start(title, "nice", &arguments, environment)
 }
 
 /// The same as another user and group.

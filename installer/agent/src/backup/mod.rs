@@ -6,9 +6,11 @@
 mod child;
 mod drill;
 mod feed;
+mod near;
 mod restic;
 mod server;
 mod sqlite;
+mod storing;
 mod stream;
 mod sums;
 mod tree;
@@ -44,18 +46,16 @@ pub fn answer(request: BackupRequest, scope: &Scope, channel: &mut dyn Channel) 
             channel.reply(&reply)
         }
         BackupRequest::Send { source } => {
-            let reply = match &source {
-                Source::Sqlite { path, scratch, .. } => {
-                    owned(scope, path)?;
-                    owned(scope, scratch)?;
-                    sqlite::send(channel, path, scratch)?
-                }
-                Source::Tree { path, .. } => {
-                    owned(scope, path)?;
-                    tree::send(channel, path)?
-                }
-                source => database(source)?.send(channel)?,
-            };
+            let reply = send(scope, &source, channel)?;
+            channel.reply(&reply)
+        }
+        BackupRequest::Store { source, access, file, tags, host } => {
+            let names = storing::Names { file: &file, tags: &tags, host: &host };
+            near::store(channel, &access, &names, |outlet| send(scope, &source, outlet))
+        }
+        BackupRequest::Load { source, access, snapshot, file, bytes, sha256 } => {
+            let wanted = near::Wanted { snapshot, file, bytes, sha256 };
+            let reply = near::load(channel, &access, wanted, |inlet| receive(scope, &source, inlet))?;
             channel.reply(&reply)
         }
         BackupRequest::Sum { source } => {
@@ -70,17 +70,7 @@ pub fn answer(request: BackupRequest, scope: &Scope, channel: &mut dyn Channel) 
             channel.reply(&reply)
         }
         BackupRequest::Receive { source } => {
-            let reply = match &source {
-                Source::Sqlite { path, owner, .. } => {
-                    owned(scope, path)?;
-                    sqlite::receive(channel, path, owner)?
-                }
-                Source::Tree { path, owner } => {
-                    owned(scope, path)?;
-                    tree::receive(channel, path, owner)?
-                }
-                source => database(source)?.receive(channel)?,
-            };
+            let reply = receive(scope, &source, channel)?;
             channel.reply(&reply)
         }
         BackupRequest::Commit { source } => match &source {
@@ -106,6 +96,35 @@ pub fn answer(request: BackupRequest, scope: &Scope, channel: &mut dyn Channel) 
             }
             source => database(source)?.discard(),
         },
+    }
+}
+
+fn send(scope: &Scope, source: &Source, channel: &mut dyn Channel) -> Result<Reply> {
+    match source {
+        Source::Sqlite { path, scratch, .. } => {
+            owned(scope, path)?;
+            owned(scope, scratch)?;
+            sqlite::send(channel, path, scratch)
+        }
+        Source::Tree { path, .. } => {
+            owned(scope, path)?;
+            tree::send(channel, path)
+        }
+        source => database(source)?.send(channel),
+    }
+}
+
+fn receive(scope: &Scope, source: &Source, channel: &mut dyn Channel) -> Result<Reply> {
+    match source {
+        Source::Sqlite { path, owner, .. } => {
+            owned(scope, path)?;
+            sqlite::receive(channel, path, owner)
+        }
+        Source::Tree { path, owner } => {
+            owned(scope, path)?;
+            tree::receive(channel, path, owner)
+        }
+        source => database(source)?.receive(channel),
     }
 }
 

@@ -6,7 +6,8 @@
 //! [`super::feed`]).
 
 use super::child::{self, Running};
-use super::{feed, stream};
+use super::storing::{self, Names};
+use super::stream;
 use crate::error::{Failure, Result};
 use crate::files::{Ownership, absolute, remove_any, write_atomic};
 use crate::link::raw::Channel;
@@ -18,19 +19,14 @@ use maxim_model::wire::Reply;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
-use std::time::{Duration, Instant};
+use std::process::{ChildStdout, ExitStatus};
+use std::time::Duration;
 
 /// Bytes kept of what restic says. A repository with ten thousand snapshots stays below.
 const SAID: u64 = 24 << 20;
 /// Opening a repository derives a key and reads the index, over a slow line too.
-const OPEN: Duration = Duration::from_mins(3);
-/// restic takes nothing for so long: the storage has gone.
-const STALL: Duration = Duration::from_mins(3);
-/// After the stream: the last packs, the index and the snapshot are written.
-const FINISH: Duration = Duration::from_mins(30);
+pub(super) const OPEN: Duration = Duration::from_mins(3);
 /// Checks and prunes of large repositories take hours.
 const LONG: Duration = Duration::from_hours(24);
 /// The first version that can take a stream from a command.
@@ -109,7 +105,7 @@ fn from_image(image: &Path) -> Option<Program> {
 }
 
 /// A private folder for one run, removed when it is dropped.
-struct Private(PathBuf);
+pub(super) struct Private(PathBuf);
 
 impl Private {
     fn make(run: &Path) -> Result<Self> {
@@ -128,6 +124,11 @@ impl Private {
         Ok(Self(path))
     }
 
+    /// Where something of this name lies.
+    pub(super) fn place(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
     fn file(&self, name: &str, content: &str) -> Result<String> {
         let path = self.0.join(name);
         write_atomic(&path, content.as_bytes(), Ownership::mode(0o600))?;
@@ -142,15 +143,16 @@ impl Drop for Private {
 }
 
 /// restic with an opened repository's arguments.
-struct Restic {
+pub struct Restic {
     program: Program,
-    private: Private,
+    pub(super) private: Private,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
 }
 
 impl Restic {
-    fn open(access: &RepositoryAccess) -> Result<Self> {
+    /// For one repository; needs a restic that can be run.
+    pub fn open(access: &RepositoryAccess) -> Result<Self> {
         let program = program(&access.images)?;
         let (work, run) = (absolute(&access.work)?, absolute(&access.run)?);
         super::private(&work)?;
@@ -213,13 +215,13 @@ impl Restic {
         Ok(Self { program, private, arguments, environment })
     }
 
-    fn start(&self, command: &[String]) -> Result<Running> {
+    pub(super) fn start(&self, command: &[String]) -> Result<Running> {
         let arguments: Vec<String> =
             self.program.before.iter().chain(&self.arguments).chain(command).cloned().collect();
         let environment: Vec<(&str, &str)> =
             self.environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let title = format!("restic {}", command.first().map_or("", String::as_str));
-        child::start(&title, &self.program.path, &arguments, &environment)
+        child::start_behind(&title, &self.program.path, &arguments, &environment)
     }
 
     /// Runs a command to its end; what it said, as JSON objects.
@@ -249,7 +251,7 @@ impl Restic {
         }
     }
 
-    fn failure(&self, command: &str, status: ExitStatus, said: &[Value]) -> Failure {
+    pub(super) fn failure(&self, command: &str, status: ExitStatus, said: &[Value]) -> Failure {
         let mut texts: Vec<String> = said.iter().filter_map(text).collect();
         texts.dedup();
         let kept = texts.len().saturating_sub(6);
@@ -283,7 +285,7 @@ impl Restic {
 }
 
 /// JSON objects of standard output, bounded.
-fn said(output: impl Read) -> Vec<Value> {
+pub(super) fn said(output: impl Read) -> Vec<Value> {
     let mut reader = BufReader::new(output.take(SAID));
     let mut all = Vec::new();
     let mut line = String::new();
@@ -295,7 +297,7 @@ fn said(output: impl Read) -> Vec<Value> {
     all
 }
 
-fn lines(text: &str) -> Vec<Value> {
+pub(super) fn lines(text: &str) -> Vec<Value> {
     text.lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
@@ -308,7 +310,7 @@ fn lines(text: &str) -> Vec<Value> {
 }
 
 /// The words in one of its objects.
-fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     let kind = value["message_type"].as_str().unwrap_or_default();
     match kind {
         "exit_error" | "text" => value["message"].as_str().map(str::to_owned),
@@ -334,7 +336,9 @@ pub fn answer(channel: &mut dyn Channel, access: &RepositoryAccess, command: &Re
         ResticCommand::Size => {
             restic.check(channel, &["stats", "--no-lock", "--mode", "raw-data"], Duration::from_mins(30))?
         }
-        ResticCommand::Backup { file, tags, host } => backup(channel, &restic, file, tags, host)?,
+        ResticCommand::Backup { file, tags, host } => {
+            storing::backup(channel, &restic, &Names { file, tags, host })?
+        }
         ResticCommand::Dump { snapshot, file } => return dump(channel, &restic, snapshot, file),
         ResticCommand::Tag { snapshot, add, remove } => {
             let mut words = vec!["tag"];
@@ -403,125 +407,27 @@ fn init(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>> {
     }
 }
 
-/// One stream becomes one snapshot, or none.
-fn backup(
-    channel: &mut dyn Channel,
-    restic: &Restic,
-    file: &str,
-    tags: &[String],
-    host: &str,
-) -> Result<Vec<Value>> {
-    let place = restic.private.0.join("feed");
-    let listener = crate::unix::listen(&place)?;
-    listener.set_nonblocking(true).map_err(Failure::file("listen on", &place))?;
-    let mut command: Vec<String> =
-        ["backup", "--quiet", "--no-scan", "--stdin-from-command", "--stdin-filename", file, "--host", host]
-            .map(str::to_owned)
-            .to_vec();
-    for tag in tags {
-        command.extend(["--tag".to_owned(), tag.clone()]);
-    }
-    command.extend([
-        "--".to_owned(),
-        format!("/proc/{}/exe", std::process::id()),
-        "backup-feed".to_owned(),
-        place.display().to_string(),
-    ]);
+/// Begins to read a file of a snapshot.
+pub fn reading(restic: &Restic, snapshot: &str, file: &str) -> Result<(Running, ChildStdout)> {
+    let command = ["dump", "--no-lock", identifier(snapshot)?, &format!("/{}", file.trim_start_matches('/'))]
+        .map(str::to_owned);
     let mut running = restic.start(&command)?;
     let output = running.stdout()?;
-    let reader = std::thread::spawn(move || said(output));
-    let finish = |mut running: Running, patience: Duration, channel: &dyn Channel| -> Result<Vec<Value>> {
-        let (status, words) = running.wait(patience, || !channel.is_gone())?;
-        // Its output closes with it.
-        let mut all = lines(&words);
-        if status.success() {
-            Ok(all)
-        } else {
-            all.retain(|value| text(value).is_some());
-            Err(restic.failure("backup", status, &all))
-        }
-    };
-    let Some(mut socket) = accept(&listener, &mut running, channel)? else {
-        finish(running, Duration::from_secs(30), channel)?;
-        return Err(Failure::Invalid("restic ended before it took anything".into()));
-    };
-    socket.set_write_timeout(Some(STALL)).map_err(Failure::file("write to", &place))?;
-    let taken = stream::receive(channel, |bytes| {
-        feed::piece(&mut socket, bytes).map_err(|error| {
-            let what = if error.kind() == std::io::ErrorKind::WouldBlock {
-                "takes nothing any more"
-            } else {
-                "has ended"
-            };
-            Failure::Talk { with: "restic".into(), what: what.into() }
-        })
-    });
-    match taken {
-        Ok(_) => {
-            feed::whole(&mut socket).map_err(Failure::file("write to", &place))?;
-            drop(socket);
-            let mut all = finish(running, FINISH, channel)?;
-            all.extend(reader.join().unwrap_or_default());
-            Ok(all)
-        }
-        Err(failure) => {
-            drop(socket);
-            // When it was restic that went, its own words say why; else it is ended, and makes no snapshot.
-            if matches!(failure, Failure::Talk { .. }) {
-                finish(running, Duration::from_secs(20), channel)?;
-            } else {
-                // Its command has failed, so it fails too, and takes its lock away.
-                let _ = running.wait(Duration::from_secs(20), || true);
-            }
-            Err(failure)
-        }
-    }
+    Ok((running, output))
 }
 
-/// The feeder's connection; none when restic ended first.
-fn accept(
-    listener: &std::os::unix::net::UnixListener,
-    running: &mut Running,
-    channel: &dyn Channel,
-) -> Result<Option<UnixStream>> {
-    let until = Instant::now() + OPEN;
-    loop {
-        match listener.accept() {
-            Ok((socket, _)) => {
-                return match socket.set_nonblocking(false) {
-                    Ok(()) => Ok(Some(socket)),
-                    Err(error) => Err(Failure::talk("restic", error)),
-                };
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(Failure::talk("restic", error)),
-        }
-        if running.has_ended() {
-            return Ok(None);
-        }
-        if Instant::now() > until || channel.is_gone() {
-            return Err(Failure::Deadline {
-                what: "restic to open the repository".into(),
-                seconds: OPEN.as_secs(),
-                last: "it still runs".into(),
-            });
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+/// What was read is whole when restic says so.
+pub fn read_whole(restic: &Restic, mut running: Running) -> Result<()> {
+    let (status, words) = running.wait(OPEN, || true)?;
+    if status.success() { Ok(()) } else { Err(restic.failure("dump", status, &lines(&words))) }
 }
 
 /// A file of a snapshot, to the engine.
 fn dump(channel: &mut dyn Channel, restic: &Restic, snapshot: &str, file: &str) -> Result<()> {
-    let command = ["dump", "--no-lock", identifier(snapshot)?, &format!("/{}", file.trim_start_matches('/'))]
-        .map(str::to_owned);
-    let mut running = restic.start(&command)?;
-    let mut output = running.stdout()?;
+    let (running, mut output) = reading(restic, snapshot, file)?;
     let bytes = stream::send(channel, &mut output, "restic", |_| {})?;
     drop(output);
-    let (status, words) = running.wait(OPEN, || true)?;
-    if !status.success() {
-        return Err(restic.failure("dump", status, &lines(&words)));
-    }
+    read_whole(restic, running)?;
     channel.reply(&stream::sent(bytes, Vec::new(), String::new(), 0))
 }
 

@@ -175,7 +175,7 @@ impl Database {
                 arguments.push(format!("--dbname={name}"));
             }
         }
-        child::start(&format!("dump of {name}"), "chroot", &arguments, &[])
+        child::start_behind(&format!("dump of {name}"), "chroot", &arguments, &[])
     }
 
     /// Starts the client that reads a dump.

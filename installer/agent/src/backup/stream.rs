@@ -91,7 +91,7 @@ impl Refused {
 
 /// The reply that ends a stream.
 pub fn sent(bytes: u64, tables: Vec<TableSum>, version: String, point_unix: i64) -> Reply {
-    Reply::Backup(BackupReply::Sent { bytes, tables, version, point_unix })
+    Reply::Backup(BackupReply::Sent { bytes, tables, version, point_unix, sha256: String::new() })
 }
 
 /// Unix seconds now.

@@ -6,7 +6,7 @@
 //! so that the order of rows is of no matter.
 
 use maxim_model::backup::TableSum;
-use sha2::{Digest, Sha256};
+use ring::digest::{SHA256, digest};
 use std::io::BufRead;
 
 /// Sum of one table.
@@ -26,7 +26,9 @@ impl Sum {
 
     /// Adds a row.
     pub fn add(&mut self, row: &[u8]) {
-        self.add_digest(&Sha256::digest(row).into());
+        let mut value = [0; 32];
+        value.copy_from_slice(digest(&SHA256, row).as_ref());
+        self.add_digest(&value);
     }
 
     /// Adds a row by its digest.

@@ -4,7 +4,7 @@
 //! recovery kit, when it is new); a canary message that waits in the database; each part from its host into the
 //! repository; the manifest; the canary is removed; the record. What fails before the manifest leaves no set.
 
-use super::relay::{Ended, ask, pull};
+use super::relay::{Ended, ask, near, pull};
 use super::sources::{Origin, origins};
 use super::vault::{PASSWORD, Vault, access, repository, tags};
 use super::{kit, state_part, tasks};
@@ -15,7 +15,7 @@ use crate::error::EngineError;
 use crate::events::{Timing, millis};
 use crate::phases::connect;
 use crate::phases::verify::{admin, connect_address, with_port};
-use crate::remote::Mode;
+use crate::remote::{Agent, Mode};
 use crate::render::context::read_pem;
 use crate::run::{Run, Session};
 use crate::secrets::Secrets;
@@ -251,40 +251,14 @@ fn part(
         step: step.clone(),
         title: "back up".into(),
     });
-    let cluster = &run.context.topology.name;
-    let mut intake = vault.store(&step, origin.file, tags(set, origin.name), cluster)?;
-    let mut done = 0;
-    let mut told = Instant::now();
-    let pulled = pull(agent, &step, BackupRequest::Send { source: origin.source.clone() }, |piece| {
-        run.context.cancel.check(&step)?;
-        intake.put(piece)?;
-        done += piece.len() as u64;
-        if told.elapsed() > Duration::from_millis(200) {
-            told = Instant::now();
-            run.emitter.emit(EventKind::Progress {
-                host: origin.host.clone(),
-                step: step.clone(),
-                done,
-                total: total.max(done),
-            });
-        }
-        Ok(())
-    });
-    let sent = match pulled {
-        Ok(sent) => sent,
-        Err(error) => {
-            intake.break_off(&error.cause);
-            return Err(failed(run, &origin.host, &step, begun, error));
-        }
-    };
-    let mut ended = intake.finish().map_err(|error| failed(run, &origin.host, &step, begun, error))?;
+    let stored = stream_in(run, agent, vault, &step, tags(set, origin.name), origin, total);
+    let ended = stored.map_err(|error| failed(run, &origin.host, &step, begun, error))?;
     let snapshot = snapshot_of(&step, &ended)?;
-    ended.point_unix = sent.point_unix;
     run.emitter.emit(EventKind::TaskFinished {
         host: origin.host.clone(),
         step,
         changed: true,
-        detail: format!("{} bytes", sent.bytes),
+        detail: format!("{} bytes", ended.bytes),
         duration_ms: millis(begun),
     });
     let part = Part {
@@ -293,12 +267,66 @@ fn part(
         snapshot,
         file: origin.file.into(),
         host: origin.host.clone(),
-        bytes: sent.bytes,
-        sha256: sent.sha256,
-        engine_version: sent.version,
-        tables: sent.tables,
+        bytes: ended.bytes,
+        sha256: ended.sha256.clone(),
+        engine_version: ended.version.clone(),
+        tables: ended.tables.clone(),
     };
     Ok(Some((part, ended)))
+}
+
+/// The stream of a part into the repository: through here, or on its host when that keeps the repository.
+fn stream_in(
+    run: &Run<'_>,
+    agent: Agent,
+    vault: &mut Vault,
+    step: &str,
+    tags: Vec<String>,
+    origin: &Origin,
+    total: u64,
+) -> Result<Ended, EngineError> {
+    let cluster = run.context.topology.name.clone();
+    let source = origin.source.clone();
+    let progress = |done: u64| {
+        run.emitter.emit(EventKind::Progress {
+            host: origin.host.clone(),
+            step: step.to_owned(),
+            done,
+            total: total.max(done),
+        });
+    };
+    if origin.host == vault.host() {
+        let access = Box::new(vault.access().clone());
+        let request = BackupRequest::Store { source, access, file: origin.file.into(), tags, host: cluster };
+        return near(agent, step, request, |done| {
+            run.context.cancel.check(step)?;
+            progress(done);
+            Ok(())
+        });
+    }
+    let mut intake = vault.store(step, origin.file, tags, &cluster)?;
+    let mut done = 0;
+    let mut told = Instant::now();
+    let pulled = pull(agent, step, BackupRequest::Send { source }, |piece| {
+        run.context.cancel.check(step)?;
+        intake.put(piece)?;
+        done += piece.len() as u64;
+        if told.elapsed() > Duration::from_millis(200) {
+            told = Instant::now();
+            progress(done);
+        }
+        Ok(())
+    });
+    match pulled {
+        Ok(mut sent) => {
+            sent.said = intake.finish()?.said;
+            Ok(sent)
+        }
+        Err(error) => {
+            intake.break_off(&error.cause);
+            Err(error)
+        }
+    }
 }
 
 fn failed(run: &Run<'_>, host: &str, step: &str, begun: Instant, error: EngineError) -> EngineError {

@@ -5,8 +5,8 @@
 //! that was sent before the point; times and what would be lost are recorded; the scratch is removed. What serves is
 //! not touched.
 
+use super::receive::receive;
 use super::relay::ask;
-use super::restore::receive;
 use super::sources::{Origin, database, owner};
 use super::tasks;
 use super::vault::{Vault, pick};

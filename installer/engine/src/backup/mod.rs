@@ -7,6 +7,7 @@
 mod create;
 mod drill;
 mod kit;
+mod receive;
 mod recover;
 mod relay;
 mod restore;

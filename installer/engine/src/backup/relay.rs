@@ -37,10 +37,15 @@ pub(crate) struct Ended {
 impl Ended {
     fn learn(&mut self, reply: BackupReply) {
         match reply {
-            BackupReply::Sent { tables, version, point_unix, .. } => {
+            BackupReply::Sent { bytes, tables, version, point_unix, sha256 } => {
                 self.tables = tables;
                 self.version = version;
                 self.point_unix = point_unix;
+                if !sha256.is_empty() {
+                    // It stayed on its host.
+                    self.bytes = bytes;
+                    self.sha256 = sha256;
+                }
             }
             BackupReply::Restic { said } => self.said = said,
             _ => {}
@@ -73,6 +78,32 @@ pub(crate) fn pull(
         }
     }
     ended.sha256 = hex::encode(digest.finalize());
+    agent.finish(Duration::from_secs(5));
+    Ok(ended)
+}
+
+/// A stream that stays on its host; `passed` hears now and then how many bytes of it have passed. When that fails, the
+/// agent is of no more use, and ends what it does.
+pub(crate) fn near(
+    mut agent: Agent,
+    step: &str,
+    request: BackupRequest,
+    mut passed: impl FnMut(u64) -> Result<(), EngineError>,
+) -> Result<Ended, EngineError> {
+    agent.send(step, &Request::Backup(request))?;
+    let mut ended = Ended::default();
+    let mut patience = SILENCE;
+    while let Some(reply) = agent.next(step, Instant::now() + patience)? {
+        match reply {
+            Reply::Backup(BackupReply::Passed { bytes }) => {
+                // Its end is as quiet as that of any stream.
+                patience = ENDING;
+                passed(bytes)?;
+            }
+            Reply::Backup(other) => ended.learn(other),
+            _ => {}
+        }
+    }
     agent.finish(Duration::from_secs(5));
     Ok(ended)
 }

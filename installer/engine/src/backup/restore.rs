@@ -10,7 +10,8 @@
 //! place of one that a service would open.
 
 use super::create::create_in;
-use super::relay::{Intake, ask};
+use super::receive::receive;
+use super::relay::ask;
 use super::sources::{Origin, database, origins};
 use super::vault::{Vault, pick};
 use crate::actions::status::require_installed;
@@ -20,13 +21,10 @@ use crate::error::EngineError;
 use crate::events::{Timing, millis};
 use crate::files;
 use crate::phases::{connect, measure, verify};
-use crate::remote::Mode;
 use crate::run::{Run, Session};
 use crate::state;
-use maxim_model::backup::manifest::difference;
 use maxim_model::backup::wire::{BackupReply, BackupRequest};
 use maxim_model::backup::{Part, PartKind, SetKind, SetManifest};
-use maxim_model::event::EventKind;
 use maxim_model::names::Role;
 use maxim_model::status::Health;
 use maxim_model::wire::{Request, ServiceAction};
@@ -396,75 +394,6 @@ fn receive_all(
         outcome.tables += part.tables.len();
         outcome.rows += part.tables.iter().map(|table| table.rows).sum::<u64>();
     }
-    Ok(())
-}
-
-/// One part into the place beside its target, compared with the manifest.
-pub(super) fn receive(
-    run: &Run<'_>,
-    vault: &mut Vault,
-    session: &mut Session<'_>,
-    part: &Part,
-    origin: &Origin,
-) -> Result<(), EngineError> {
-    let step = format!("restore/{}", part.name);
-    let begun = Instant::now();
-    let host = session.host.name.clone();
-    let connected = session
-        .connected
-        .as_mut()
-        .ok_or_else(|| EngineError::failed(&*step, "the host is not connected").on(&host))?;
-    let mut agent = connected.agent(Mode::Change)?;
-    run.scope(&mut agent)?;
-    run.emitter.emit(EventKind::TaskStarted {
-        host: host.clone(),
-        step: step.clone(),
-        title: "restore".into(),
-    });
-    let receive = BackupRequest::Receive { source: origin.source.clone() };
-    let mut intake = Intake::begin(&mut agent, &step, receive, Duration::from_mins(5))?;
-    let mut done = 0;
-    let mut told = Instant::now();
-    let fetched = vault.fetch(run, &step, &part.snapshot, &part.file, |piece| {
-        run.context.cancel.check(&step)?;
-        intake.put(piece)?;
-        done += piece.len() as u64;
-        if told.elapsed() > Duration::from_millis(200) {
-            told = Instant::now();
-            let (host, step) = (host.clone(), step.clone());
-            run.emitter.emit(EventKind::Progress { host, step, done, total: part.bytes.max(done) });
-        }
-        Ok(())
-    });
-    let differs = |what: String| {
-        EngineError::failed(&*step, format!("part `{}` is not what was backed up: {what}", part.name))
-            .on(&host)
-            .hint("nothing was overwritten; verify the repository with `maxim.ctl backup verify` and take another set")
-    };
-    let fetched = match fetched {
-        Ok(fetched) if fetched.sha256 == part.sha256 && fetched.bytes == part.bytes => fetched,
-        Ok(fetched) => {
-            let error = differs(format!("{} bytes came, {} were backed up", fetched.bytes, part.bytes));
-            intake.break_off(&error.cause);
-            return Err(error);
-        }
-        Err(error) => {
-            intake.break_off(&error.cause);
-            return Err(error);
-        }
-    };
-    let ended = intake.finish()?;
-    if let Some(what) = difference(&part.tables, &ended.tables) {
-        return Err(differs(what));
-    }
-    agent.finish(Duration::from_secs(5));
-    run.emitter.emit(EventKind::TaskFinished {
-        host,
-        step,
-        changed: true,
-        detail: format!("{} bytes, {} tables compared", fetched.bytes, part.tables.len()),
-        duration_ms: millis(begun),
-    });
     Ok(())
 }
 

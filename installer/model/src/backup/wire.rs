@@ -55,6 +55,36 @@ pub enum BackupRequest {
         /// What.
         source: Source,
     },
+    /// Makes a snapshot of a source on the host that keeps the repository: its content does not pass the engine.
+    /// [`BackupReply::Passed`] now and then, [`BackupReply::Sent`], last [`BackupReply::Restic`].
+    Store {
+        /// What.
+        source: Source,
+        /// Into which repository.
+        access: Box<RepositoryAccess>,
+        /// File name in the snapshot.
+        file: String,
+        /// Tags.
+        tags: Vec<String>,
+        /// Host name in the snapshot: the cluster's.
+        host: String,
+    },
+    /// The other way: a file of a snapshot into the place beside the target. [`BackupReply::Passed`] now and then, last
+    /// [`BackupReply::Sent`] with what is there now. A file that is not what it should be is not kept.
+    Load {
+        /// Beside what.
+        source: Source,
+        /// Out of which repository.
+        access: Box<RepositoryAccess>,
+        /// Snapshot.
+        snapshot: String,
+        /// File.
+        file: String,
+        /// Bytes that it must have.
+        bytes: u64,
+        /// SHA-256 that it must have, hex.
+        sha256: String,
+    },
     /// Runs restic. `Ready` and `Taken` for `Backup`, `Chunk`s for `Dump`; last [`BackupReply::Restic`].
     Restic {
         /// Which repository.
@@ -230,6 +260,11 @@ pub enum BackupReply {
     Ready,
     /// One frame was taken.
     Taken,
+    /// So many bytes of a stream that stays on this host have passed.
+    Passed {
+        /// Of all so far.
+        bytes: u64,
+    },
     /// See [`BackupRequest::Measure`].
     Measured {
         /// Whether there is anything.
@@ -253,6 +288,9 @@ pub enum BackupReply {
         version: String,
         /// Unix seconds of the consistent point; 0 when that does not apply.
         point_unix: i64,
+        /// SHA-256 of the stream, hex, when it did not pass the engine; else empty.
+        #[serde(default)]
+        sha256: String,
     },
     /// What restic said: its JSON objects, bounded, secrets cannot be in them.
     Restic {
