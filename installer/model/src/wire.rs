@@ -55,6 +55,10 @@ pub enum Request {
     Connect {
         /// `address:port` of each.
         targets: Vec<String>,
+        /// Those of them where a listener of this probe is known to be: how many bytes a second come from there is
+        /// measured too (at most 16 MiB and 0.3 s each).
+        #[serde(default)]
+        measured: Vec<String>,
         /// Milliseconds for each.
         timeout_ms: u64,
     },
@@ -374,6 +378,9 @@ pub struct ConnectResult {
     pub state: ConnectState,
     /// Microseconds to connect.
     pub micros: u64,
+    /// Bytes a second that came from there; none: not measured.
+    #[serde(default)]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// How a connection attempt ended.

@@ -197,6 +197,14 @@ fn the_console_can_look_and_no_more_and_what_was_there_before_stays() {
     assert_eq!(knock("root").stdout, "nothing");
     let own = knock("maxim-console");
     assert!(own.stdout.contains("\"observe\""), "{own:?}");
+    // Of what listens on loopback it may read the one page that tells the IM core's health.
+    let read = |path: &str| {
+        let ask = format!(r#"{{\"op\":\"http\",\"socket\":\"tcp:127.0.0.1:9280\",\"method\":\"GET\",\"path\":\"{path}\",\"body\":\"\"}}"#);
+        let script = format!(r#"use IO::Socket::UNIX; $SIG{{ALRM}} = sub {{ exit 4 }}; alarm 10; my $s = IO::Socket::UNIX->new("/run/maxim-agent.sock") or exit 3; print $s "{ask}\n"; $s->flush; my $l = <$s>; print $l // "nothing";"#);
+        app.exec(&format!("runuser -u maxim-console -- perl -e '{script}'")).unwrap()
+    };
+    assert!(read("/readyz").stdout.contains("\"status\":200"), "{:?}", read("/readyz"));
+    assert!(read("/metrics").stdout.contains("not for a console"), "{:?}", read("/metrics"));
     let seen = |service: &str| {
         app.sh(&format!(
             "nsenter -t $(systemctl show -P MainPID {service}) -m -- stat -c '%a %F' /run/maxim-agent.sock 2>&1 || true"
