@@ -277,6 +277,13 @@ impl FakeAgent {
                 let (status, body) = http(&mut state, &path, body.expose());
                 say(&Reply::Http { status, body: Secret::new(body) });
             }
+            Request::ReadFile { path } => {
+                let content = state.applied.values().find_map(|task| match &task.kind {
+                    TaskKind::File(file) if file.path == path => Some(file.content.clone()),
+                    _ => None,
+                });
+                say(&Reply::File { content });
+            }
             Request::Canary(_) => {
                 let drops = state.drops_messages_as.as_ref().is_some_and(|digest| {
                     state.applied.values().any(

@@ -106,7 +106,7 @@ pub(crate) fn install_with(
     // All of a bundle is checked in every run, beside the measuring: before anything of it is unpacked, and also when
     // nothing is to be changed.
     let verified = WholeBundle::begin(&context.delivery);
-    let mut sessions = connect::connect(run);
+    let mut sessions = connect::connect(run)?;
     let mut begun = false;
     let outcome =
         installed_on(run, &mut sessions, &mut material, options, only, action, verified, &before, &mut begun);
@@ -204,6 +204,7 @@ fn installed_on(
     context.state.save_installed(&installed)?;
 
     *begun = true;
+    state::copy::publish(run, sessions)?;
     outcome.changes = apply::apply(run, sessions, &tasks, &changes, material)?;
     context.cancel.check("verify")?;
 
@@ -228,6 +229,7 @@ fn installed_on(
         context.state.save_installed(&installed)?;
     }
     crate::upgrade::keep(&context.state, &installed, sessions, &tasks)?;
+    state::copy::publish(run, sessions)?;
     outcome.applied = true;
     outcome.timings = run.emitter.timings();
     Ok(outcome)

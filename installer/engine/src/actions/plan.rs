@@ -43,7 +43,7 @@ pub(crate) fn plan_with(run: &Run<'_>, options: PlanOptions) -> Result<PlanOutco
     let mut material = Material::load(run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
     let verified = WholeBundle::begin(&context.delivery);
-    let mut sessions = connect::connect(run);
+    let mut sessions = connect::connect(run)?;
     let made = preflight_or_refuse(run, &mut sessions, DiskProbe::Databases)
         .and_then(|checks| Ok((checks, plan_install(run, &mut sessions, &mut material, false)?)))
         .and_then(|made| verified.end().map(|()| made));
