@@ -38,6 +38,9 @@ mod unix;
 mod unpack;
 mod wait;
 
+/// Of which sources this agent is made; the same for everything built of them.
+pub const SOURCES: &str = env!("MAXIM_AGENT_SOURCES");
+
 pub use access::{Health, mutates};
 pub use error::{Failure, Result};
 pub use serve::{serve, serve_standard};

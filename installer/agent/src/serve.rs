@@ -235,6 +235,7 @@ impl Server {
             Request::Hello => Reply::Hello {
                 wire: WIRE_VERSION,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                sources: crate::SOURCES.to_owned(),
                 access: self.access,
                 pid: std::process::id(),
             },

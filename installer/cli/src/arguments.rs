@@ -136,6 +136,8 @@ pub(crate) enum Command {
     Doctor,
     Unlock(UnlockArguments),
     #[command(subcommand, arg_required_else_help = true)]
+    Console(ConsoleCommand),
+    #[command(subcommand, arg_required_else_help = true)]
     Ca(CaCommand),
     #[command(subcommand, arg_required_else_help = true)]
     Backup(BackupCommand),
@@ -233,6 +235,14 @@ pub(crate) struct UnlockArguments {
     pub expired: bool,
     #[arg(long, value_name = "OWNER")]
     pub owner: Option<String>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ConsoleCommand {
+    Passwd {
+        #[arg(long)]
+        password_stdin: bool,
+    },
 }
 
 #[derive(Debug, Clone, Subcommand)]

@@ -204,6 +204,7 @@ impl FakeAgent {
                 say(&Reply::Hello {
                     wire: WIRE_VERSION,
                     version: env!("CARGO_PKG_VERSION").into(),
+                    sources: crate::remote::agent::SOURCES.into(),
                     access: self.access,
                     pid: 1,
                 });

@@ -109,7 +109,8 @@ impl<'a> Run<'a> {
     pub fn tolerates_newer_state(&self) -> bool {
         const OF_HOSTS: [&str; 8] =
             ["status", "logs", "doctor", "unlock", "check", "start", "stop", "restart"];
-        OF_HOSTS.contains(&self.action.as_str()) || self.action.starts_with("user")
+        OF_HOSTS.contains(&self.action.as_str())
+            || ["user", "console"].iter().any(|of| self.action.starts_with(of))
     }
 
     /// Remembers what was seen of the authoritative copy.

@@ -244,6 +244,9 @@ pub enum Reply {
         wire: u32,
         /// Version of the binary.
         version: String,
+        /// Of which sources it is made: two builds of one version may differ.
+        #[serde(default)]
+        sources: String,
         /// What it may do.
         access: Access,
         /// Process id.

@@ -153,6 +153,8 @@ fn the_console_can_look_and_no_more_and_what_was_there_before_stays() {
     let keys =
         || cache.sh("stat -c '%a %U' /root/.ssh/authorized_keys; cat /root/.ssh/authorized_keys").unwrap();
     let (before, users) = (keys(), cache.sh("cat /etc/passwd /etc/group").unwrap());
+    // A group of that name without a user, which many `userdel` would take along.
+    app.sh("groupadd --system maxim").unwrap();
     let app_before = (app.snapshot().unwrap(), app.live_state().unwrap());
 
     assert!(is_well(&cluster.install().ok().result()));

@@ -8,6 +8,7 @@ mod ca;
 mod check;
 mod completion;
 mod config;
+mod console;
 mod doctor;
 mod install;
 mod logs;
@@ -80,6 +81,7 @@ fn once(call: &Call<'_>, command: Command) -> Outcome {
         Command::Stop(arguments) => stop::run(call, &arguments),
         Command::Restart(arguments) => restart::run(call, &arguments),
         Command::Config(command) => config::run(call, command),
+        Command::Console(command) => console::run(call, &command),
         Command::User(command) => user::run(call, command),
         Command::Logs(arguments) => logs::run(call, &arguments),
         Command::Doctor => doctor::run(call),
