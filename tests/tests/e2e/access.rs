@@ -157,7 +157,8 @@ fn the_console_can_look_and_no_more_and_what_was_there_before_stays() {
     app.sh("groupadd --system maxim").unwrap();
     let app_before = (app.snapshot().unwrap(), app.live_state().unwrap());
 
-    assert!(is_well(&cluster.install().ok().result()));
+    let first = cluster.install().ok().result();
+    assert!(is_well(&first));
     let installed = keys();
     let marked = installed.lines().filter(|line| line.ends_with("maxim-console@acme")).count();
     assert_eq!(marked, 1, "{installed}");
@@ -201,8 +202,12 @@ fn the_console_can_look_and_no_more_and_what_was_there_before_stays() {
     assert!(own.stdout.contains("\"observe\""), "{own:?}");
     // Of what listens on loopback it may read the one page that tells the IM core's health.
     let read = |path: &str| {
-        let ask = format!(r#"{{\"op\":\"http\",\"socket\":\"tcp:127.0.0.1:9280\",\"method\":\"GET\",\"path\":\"{path}\",\"body\":\"\"}}"#);
-        let script = format!(r#"use IO::Socket::UNIX; $SIG{{ALRM}} = sub {{ exit 4 }}; alarm 10; my $s = IO::Socket::UNIX->new("/run/maxim-agent.sock") or exit 3; print $s "{ask}\n"; $s->flush; my $l = <$s>; print $l // "nothing";"#);
+        let ask = format!(
+            r#"{{\"op\":\"http\",\"socket\":\"tcp:127.0.0.1:9280\",\"method\":\"GET\",\"path\":\"{path}\",\"body\":\"\"}}"#
+        );
+        let script = format!(
+            r#"use IO::Socket::UNIX; $SIG{{ALRM}} = sub {{ exit 4 }}; alarm 10; my $s = IO::Socket::UNIX->new("/run/maxim-agent.sock") or exit 3; print $s "{ask}\n"; $s->flush; my $l = <$s>; print $l // "nothing";"#
+        );
         app.exec(&format!("runuser -u maxim-console -- perl -e '{script}'")).unwrap()
     };
     assert!(read("/readyz").stdout.contains("\"status\":200"), "{:?}", read("/readyz"));
@@ -215,6 +220,7 @@ fn the_console_can_look_and_no_more_and_what_was_there_before_stays() {
     };
     assert!(!seen("maxim-im").contains("600 socket"), "{}", seen("maxim-im"));
 
+    crate::control_hosts::set_the_consoles_password(&cluster, &first);
     crate::control_hosts::work_on_one_state(&cluster, "app1");
 
     cluster.run(&["uninstall", "--purge", "--yes"]).ok();
