@@ -20,6 +20,8 @@ mod bundles;
 mod clients;
 #[path = "e2e/cluster.rs"]
 mod cluster;
+#[path = "e2e/control_hosts.rs"]
+mod control_hosts;
 #[path = "e2e/delivery.rs"]
 mod delivery;
 #[path = "e2e/demonstration.rs"]

@@ -65,9 +65,23 @@ fn at<E: std::error::Error>(step: &'static str) -> impl Fn(E) -> (&'static str, 
     }
 }
 
-/// The name of a table that nobody else has.
-fn scratch() -> String {
-    format!("maxim_check_{:016x}", rand::random::<u64>())
+/// A table that nobody else has: its name, and the statements that make it and write to it.
+struct Scratch {
+    name: String,
+    make: String,
+    write: String,
+}
+
+impl Scratch {
+    /// `options`: what the engine wants behind the columns.
+    fn new(options: &str) -> Self {
+        let name = format!("maxim_check_{:016x}", rand::random::<u64>());
+        Self {
+            make: format!("CREATE TABLE {name} (id BIGINT PRIMARY KEY){options}"),
+            write: format!("INSERT INTO {name} VALUES (1)"),
+            name,
+        }
+    }
 }
 
 async fn mariadb(server: &ExternalServer, version: &mut String) -> Step<()> {
@@ -85,13 +99,10 @@ async fn mariadb(server: &ExternalServer, version: &mut String) -> Step<()> {
     let mut connection = options.disable_statement_logging().connect().await.map_err(at("connect"))?;
     let row = connection.fetch_one("SELECT VERSION()").await.map_err(at("version"))?;
     *version = row.try_get(0).map_err(at("version"))?;
-    let table = scratch();
+    let Scratch { name: table, make, write } = Scratch::new(" ENGINE=InnoDB");
     let rights = at::<sqlx::Error>("rights");
-    connection
-        .execute(AssertSqlSafe(format!("CREATE TABLE {table} (id BIGINT PRIMARY KEY) ENGINE=InnoDB")))
-        .await
-        .map_err(&rights)?;
-    let written = connection.execute(AssertSqlSafe(format!("INSERT INTO {table} VALUES (1)"))).await;
+    connection.execute(AssertSqlSafe(make)).await.map_err(&rights)?;
+    let written = connection.execute(AssertSqlSafe(write)).await;
     let indexed = connection.execute(AssertSqlSafe(format!("ALTER TABLE {table} ADD COLUMN more INT"))).await;
     connection.execute(AssertSqlSafe(format!("DROP TABLE {table}"))).await.map_err(|error| {
         let (step, cause) = rights(error);
@@ -118,12 +129,10 @@ async fn postgresql(server: &ExternalServer, version: &mut String) -> Step<()> {
     let mut connection = options.disable_statement_logging().connect().await.map_err(at("connect"))?;
     let row = connection.fetch_one("SHOW server_version").await.map_err(at("version"))?;
     *version = row.try_get(0).map_err(at("version"))?;
-    let table = scratch();
+    let scratch = Scratch::new("");
     let rights = at::<sqlx::Error>("rights");
     let mut transaction = connection.begin().await.map_err(&rights)?;
-    for statement in
-        [format!("CREATE TABLE {table} (id BIGINT PRIMARY KEY)"), format!("INSERT INTO {table} VALUES (1)")]
-    {
+    for statement in [scratch.make, scratch.write] {
         transaction.execute(AssertSqlSafe(statement)).await.map_err(&rights)?;
     }
     transaction.rollback().await.map_err(&rights)?;

@@ -9,6 +9,7 @@
 //! processes. The agent streams what is large and stays small (64 MB at most). It opens no network connection but
 //! those that a request names, and never speaks to anything outside of the deployment.
 
+mod access;
 pub mod backup;
 mod canary;
 mod deadline;
@@ -37,5 +38,9 @@ mod unix;
 mod unpack;
 mod wait;
 
+/// Of which sources this agent is made; the same for everything built of them.
+pub const SOURCES: &str = env!("MAXIM_AGENT_SOURCES");
+
+pub use access::{Health, mutates};
 pub use error::{Failure, Result};
-pub use serve::{mutates, serve, serve_standard};
+pub use serve::{serve, serve_standard};

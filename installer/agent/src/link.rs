@@ -14,6 +14,9 @@ use zeroize::Zeroize;
 /// Bytes of a request at most. A whole host's tasks with their files are far below.
 const LINE_BOUND: u64 = 32 << 20;
 
+/// Bytes of the line that precedes content.
+const HEADER_BOUND: u64 = 64 << 10;
+
 /// Where a task gets the content that it lacks.
 pub trait ContentSource {
     /// Asks for the content with this digest and size.
@@ -83,19 +86,25 @@ impl<R: Read, W: Write> Link<R, W> {
     }
 }
 
-impl<R: Read, W: Write> ContentSource for Link<R, W> {
-    fn open(&mut self, id: &str, sha256: &str, size: u64) -> Result<Content<'_>> {
-        self.reply(&Reply::NeedContent { id: id.to_owned(), sha256: sha256.to_owned(), size })?;
+impl<R: Read, W: Write> Link<R, W> {
+    /// The line that precedes bytes of the engine's: how many, or why none.
+    fn header(&mut self, of: &str) -> Result<ContentHeader> {
         let mut line = Vec::new();
         (&mut self.input)
-            .take(64 << 10)
+            .take(HEADER_BOUND)
             .read_until(b'\n', &mut line)
             .map_err(|error| Failure::Wire(format!("cannot read: {error}")))?;
         if line.last() != Some(&b'\n') {
-            return Err(Failure::Wire("it ended where content was to come".into()));
+            return Err(Failure::Wire(format!("it ended where {of} was to come")));
         }
-        let header: ContentHeader = serde_json::from_slice(&line)
-            .map_err(|error| Failure::Wire(format!("content header: {error}")))?;
+        serde_json::from_slice(&line).map_err(|error| Failure::Wire(format!("header of {of}: {error}")))
+    }
+}
+
+impl<R: Read, W: Write> ContentSource for Link<R, W> {
+    fn open(&mut self, id: &str, sha256: &str, size: u64) -> Result<Content<'_>> {
+        self.reply(&Reply::NeedContent { id: id.to_owned(), sha256: sha256.to_owned(), size })?;
+        let header = self.header("content")?;
         match header {
             ContentHeader { size: Some(found), refused: None } => {
                 let content =

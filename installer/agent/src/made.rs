@@ -44,6 +44,24 @@ impl Made {
         self.write(&entries)
     }
 
+    /// Makes it, remembered from before the first attempt. When that fails and it is not there, it is forgotten again: who
+    /// makes it by hand then makes it for himself.
+    pub fn making<T>(
+        &self,
+        kind: &str,
+        name: &str,
+        is_there: impl Fn() -> bool,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        self.note(kind, name)?;
+        let made = make();
+        if made.is_err() && !is_there() {
+            // What went wrong is the error to tell; a mark too many is the smaller trouble.
+            let _ = self.forget(kind, name);
+        }
+        made
+    }
+
     /// It is gone, or somebody else's now.
     pub fn forget(&self, kind: &str, name: &str) -> Result<()> {
         let mut entries = self.entries()?;
@@ -85,5 +103,18 @@ mod tests {
         let none = Made::at("").unwrap();
         none.note("user", "x").unwrap();
         assert!(!none.holds("user", "x").unwrap());
+    }
+
+    #[test]
+    fn what_could_not_be_made_is_not_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Made::at(&folder.path().join("made").display().to_string()).unwrap();
+        let fails = || Err::<(), _>(crate::error::Failure::Invalid("no".into()));
+        made.making("user", "maxim", || false, fails).unwrap_err();
+        assert!(!made.holds("user", "maxim").unwrap());
+        made.making("user", "maxim", || true, fails).unwrap_err();
+        assert!(made.holds("user", "maxim").unwrap(), "half a failure: it is there");
+        made.making("group", "maxim", || true, || Ok(())).unwrap();
+        assert!(made.holds("group", "maxim").unwrap());
     }
 }

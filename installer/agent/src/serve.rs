@@ -1,9 +1,9 @@
 //! The agent's loop: one request after the other from standard input, answers to standard output, the end at the end
 //! of input.
 //!
-//! What a restricted agent may do is decided here, in one place (`refusal`, [`mutates`]), before anything else looks at the
-//! request. SIGTERM ends the process after the task in hand. The agent writes nothing to standard error.
+//! What a restricted agent may do is decided in one place ([`crate::access`]), before anything else looks at the request. SIGTERM ends the process after the task in hand. The agent writes nothing to standard error.
 
+use crate::access::{Health, refusal};
 use crate::backup;
 use crate::canary;
 use crate::deadline::Deadline;
@@ -41,14 +41,20 @@ type Promotion = fn() -> std::io::Error;
 /// (interrupted, killed, cut off) is noticed after the task in hand: nothing more is begun. A `promotable` one becomes
 /// an agent that may change things when it is asked to.
 /// With a `peer`, standard input must be a socket that this user has opened.
-pub fn serve_standard(access: Access, promotable: bool, peer: Option<&str>) -> Result<()> {
+/// `health`: what an agent of [`Access::Observe`] may ask on its own host.
+pub fn serve_standard(
+    access: Access,
+    promotable: bool,
+    peer: Option<&str>,
+    health: Vec<Health>,
+) -> Result<()> {
     if let Some(peer) = peer {
         require_peer(peer)?;
     }
     let link = Link::new(std::io::stdin(), std::io::stdout()).watching(input_ended);
     let promotion: Option<Promotion> =
         (promotable && access == Access::ReadOnly).then_some(promote as Promotion);
-    serve_link(access, promotion, link)
+    serve_link(access, health, promotion, link)
 }
 
 /// Standard input must be a socket whose other end was opened by this user: who may open the socket's file is said by
@@ -79,15 +85,16 @@ fn input_ended() -> bool {
 
 /// Serves until the input ends, on any streams.
 pub fn serve(access: Access, input: impl Read, output: impl Write) -> Result<()> {
-    serve_link(access, None, Link::new(input, output))
+    serve_link(access, Vec::new(), None, Link::new(input, output))
 }
 
 fn serve_link(
     access: Access,
+    health: Vec<Health>,
     promotion: Option<Promotion>,
     mut link: Link<impl Read, impl Write>,
 ) -> Result<()> {
-    let server = Server { access, promotion, scope: Scope::default(), lease: None, listeners: None };
+    let server = Server { access, health, promotion, scope: Scope::default(), lease: None, listeners: None };
     // Locked while a request is worked on; the signal thread takes it before it ends the process.
     let server = Arc::new(Mutex::new(server));
     let signals = watch_signals(Arc::clone(&server));
@@ -140,62 +147,9 @@ fn watch_signals(server: Arc<Mutex<Server>>) -> Option<signal_hook::iterator::Ha
     Some(handle)
 }
 
-/// Whether a request changes the host. Everything not named here only looks.
-pub fn mutates(request: &Request) -> bool {
-    match request {
-        Request::Apply { .. }
-        | Request::Lock { .. }
-        | Request::Unlock
-        | Request::BreakLock { .. }
-        | Request::Service { .. }
-        | Request::Canary(_) => true,
-        // Health is looked at by GET; anything else may add or remove accounts.
-        Request::Http { method, .. } => method != "GET" && method != "HEAD",
-        Request::Backup(request) => request.mutates(),
-        // Removes the agent's own copy, which is what a refused host is owed.
-        Request::RemoveSelf
-        // Changes nothing itself, and is granted only to an agent that was started for it.
-        | Request::Promote
-        | Request::Hello
-        | Request::Scope { .. }
-        | Request::Facts(_)
-        | Request::Listen { .. }
-        | Request::Connect { .. }
-        // Nothing of this host; and what is made in a database is gone again at once.
-        | Request::Externals { .. }
-        | Request::Check { .. }
-        | Request::LockOwner
-        | Request::Units { .. }
-        | Request::Logs { .. }
-        | Request::ReadFile { .. } => false,
-    }
-}
-
-/// Whether an agent with this access may do what is asked, and in which words it is refused.
-fn refusal(access: Access, request: &Request) -> Option<&'static str> {
-    match access {
-        Access::Full => None,
-        Access::ReadOnly => {
-            mutates(request).then_some("changes things, and this agent was started read-only")
-        }
-        Access::Observe => {
-            let allowed = match request {
-                Request::Hello | Request::Scope { .. } | Request::Units { .. } => true,
-                // The probe writes, even if into a file without a name.
-                Request::Facts(query) => query.disk_probe.is_none(),
-                Request::Http { socket, .. } => {
-                    !mutates(request)
-                        && (socket.starts_with("tcp:127.0.0.1:") || socket.starts_with("tcp:[::1]:"))
-                }
-                _ => false,
-            };
-            (!allowed).then_some("is not for a console, and this agent was started to be looked at only")
-        }
-    }
-}
-
 struct Server {
     access: Access,
+    health: Vec<Health>,
     promotion: Option<Promotion>,
     scope: Scope,
     lease: Option<Lease>,
@@ -246,7 +200,7 @@ impl Server {
         if self.listeners.as_ref().is_some_and(Listeners::is_over) {
             self.listeners = None;
         }
-        let last = if let Some(why) = refusal(self.access, &request) {
+        let last = if let Some(why) = refusal(self.access, &self.health, &request) {
             let refusal = Failure::refused(
                 format!("the request `{step}` {why}"),
                 "this is an error in the engine, please report it; nothing was changed",
@@ -281,6 +235,7 @@ impl Server {
             Request::Hello => Reply::Hello {
                 wire: WIRE_VERSION,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                sources: crate::SOURCES.to_owned(),
                 access: self.access,
                 pid: std::process::id(),
             },
@@ -294,9 +249,9 @@ impl Server {
                 self.listeners = Some(listeners);
                 Reply::Listening { ports, refused }
             }
-            Request::Connect { targets, timeout_ms } => {
+            Request::Connect { targets, measured, timeout_ms } => {
                 let patience = Duration::from_millis(timeout_ms.clamp(1, 60_000));
-                Reply::Connections { results: neighbour::connect(&targets, patience) }
+                Reply::Connections { results: neighbour::connect(&targets, &measured, patience) }
             }
             Request::Externals { servers, timeout_ms } => {
                 let patience = Duration::from_millis(timeout_ms.clamp(1, 60_000));

@@ -118,7 +118,7 @@ pub(crate) struct Where {
 }
 
 /// The commands.
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
     Install(Where),
     Check(Where),
@@ -136,6 +136,8 @@ pub(crate) enum Command {
     Doctor,
     Unlock(UnlockArguments),
     #[command(subcommand, arg_required_else_help = true)]
+    Console(ConsoleCommand),
+    #[command(subcommand, arg_required_else_help = true)]
     Ca(CaCommand),
     #[command(subcommand, arg_required_else_help = true)]
     Backup(BackupCommand),
@@ -147,7 +149,7 @@ pub(crate) enum Command {
     Completion(CompletionArguments),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct PlanArguments {
     #[command(flatten)]
     pub hosts: Where,
@@ -155,19 +157,19 @@ pub(crate) struct PlanArguments {
     pub out: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ApplyArguments {
     #[arg(value_name = "FILE")]
     pub plan: PathBuf,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ServiceArguments {
     #[arg(value_name = "COMPONENT", value_enum)]
     pub component: Option<ComponentName>,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum ConfigCommand {
     Get {
         #[arg(value_name = "KEY")]
@@ -182,7 +184,7 @@ pub(crate) enum ConfigCommand {
     Diff,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum UserCommand {
     Add {
         #[arg(value_name = "ADDRESS")]
@@ -217,7 +219,7 @@ pub(crate) enum UserCommand {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct LogsArguments {
     #[arg(value_name = "COMPONENT", value_enum)]
     pub component: Option<ComponentName>,
@@ -227,7 +229,7 @@ pub(crate) struct LogsArguments {
     pub lines: u32,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct UnlockArguments {
     #[arg(long, conflicts_with = "owner")]
     pub expired: bool,
@@ -235,7 +237,15 @@ pub(crate) struct UnlockArguments {
     pub owner: Option<String>,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ConsoleCommand {
+    Passwd {
+        #[arg(long)]
+        password_stdin: bool,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum CaCommand {
     Export {
         #[arg(short = 'o', long = "out", value_name = "FILE")]
@@ -254,7 +264,7 @@ pub(crate) enum CaFormat {
     Mobileconfig,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum BackupCommand {
     Create {
         #[arg(long)]
@@ -283,7 +293,7 @@ pub(crate) enum BackupCommand {
     Key(KeyCommand),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct RestoreArguments {
     #[arg(value_name = "SET")]
     pub wanted: Option<String>,
@@ -306,12 +316,12 @@ pub(crate) enum RestorePart {
     Files,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum KeyCommand {
     Export,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum BundleCommand {
     Build {
         #[arg(short = 'o', long = "out", value_name = "FILE")]
@@ -331,7 +341,7 @@ pub(crate) enum BundleCommand {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct UpgradeArguments {
     #[arg(long)]
     pub finalize: bool,
@@ -339,13 +349,13 @@ pub(crate) struct UpgradeArguments {
     pub no_snapshot: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct UninstallArguments {
     #[arg(long)]
     pub purge: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct CompletionArguments {
     #[arg(value_name = "SHELL", value_enum)]
     pub shell: Shell,

@@ -31,6 +31,8 @@ pub(crate) struct Target {
     pub reason: String,
     /// The file the topology came from, when it came from one.
     pub file: Option<PathBuf>,
+    /// It is meant to be installed already.
+    pub existing: bool,
 }
 
 /// Everything a command works with.
@@ -56,7 +58,7 @@ pub(crate) enum Needs {
 pub(crate) fn existing(global: &Global, printer: &Printer) -> Result<Target, Failure> {
     let root = root(global)?;
     if let Some(file) = &global.file {
-        return from_file(global, file, &root);
+        return Ok(Target { existing: true, ..from_file(global, file, &root)? });
     }
     let messages = printer.messages();
     let clusters = StateDir::default_clusters()?;
@@ -105,7 +107,7 @@ pub(crate) fn wanted(global: &Global, hosts: &Where, printer: &Printer) -> Resul
         let text = generate::nodelist(&hosts.nodelist)?;
         let loaded = load(global, "--nodelist", &text, &root, Path::new("."))?;
         let state = StateDir::of_cluster(&StateDir::default_clusters()?, &loaded.topology.name);
-        return Ok(Target { loaded, state, reason: String::new(), file: None });
+        return Ok(Target { loaded, state, reason: String::new(), file: None, existing: false });
     }
     this_machine(global, hosts.profile.map(Profile::from), &root, printer)
 }
@@ -165,7 +167,7 @@ fn this_machine(
         }
     };
     let loaded = load(global, "this machine", &text, root, Path::new("."))?;
-    Ok(Target { loaded, state, reason, file: None })
+    Ok(Target { loaded, state, reason, file: None, existing: false })
 }
 
 /// The address under which others reach this machine: its first IPv4 address that is not loopback.
@@ -204,7 +206,7 @@ fn named(name: &str, clusters: &Path, root: &Path) -> Result<StateDir, Failure> 
 fn stored(global: &Global, state: StateDir, text: &str, root: &Path) -> Result<Target, Failure> {
     let name = state.file("topology.yaml").display().to_string();
     let loaded = load(global, &name, text, root, state.path())?;
-    Ok(Target { loaded, state, reason: String::new(), file: None })
+    Ok(Target { loaded, state, reason: String::new(), file: None, existing: false })
 }
 
 /// A topology file.
@@ -216,7 +218,7 @@ fn from_file(global: &Global, file: &Path, root: &Path) -> Result<Target, Failur
         Profile::Embedded => StateDir::embedded(root),
         Profile::Standard => StateDir::of_cluster(&StateDir::default_clusters()?, &loaded.topology.name),
     };
-    Ok(Target { loaded, state, reason: String::new(), file: Some(file.to_owned()) })
+    Ok(Target { loaded, state, reason: String::new(), file: Some(file.to_owned()), existing: false })
 }
 
 /// The folder of a file, absolute.
@@ -320,18 +322,14 @@ pub(crate) fn session(
     let cancel = CancelFlag::new();
     let said = Arc::clone(printer);
     signals::listen(&cancel, move || said.aside(&format!("\n{}\n", said.messages().text("interrupting"))));
-    let delivery = match needs {
-        Needs::Nothing => Delivery::None,
-        Needs::Delivery => delivery(global, &target, &person)?,
-    };
     let program =
         std::env::current_exe().map_err(|error| Failure::failed(format!("own program: {error}"), ""))?;
-    let context = Context {
+    let mut context = Context {
         access: access(global, &target, printer)?,
-        topology: target.loaded.topology,
-        topology_text: target.loaded.text,
-        delivery,
-        state: target.state,
+        topology: target.loaded.topology.clone(),
+        topology_text: target.loaded.text.clone(),
+        delivery: Delivery::None,
+        state: target.state.clone(),
         concurrency: usize::from(global.concurrency.max(1)),
         force: global.force.clone(),
         events: Arc::clone(printer) as Arc<dyn maxim_engine::EventSink>,
@@ -340,6 +338,13 @@ pub(crate) fn session(
         program,
         agent_socket: None,
     };
+    // Installed from another control host: the console's host has the state.
+    if target.existing && context.state.installed()?.is_none() {
+        maxim_engine::state::copy::adopt(&context)?;
+    }
+    if needs == Needs::Delivery {
+        context.delivery = delivery(global, &target, &person)?;
+    }
     Ok(Session { context, person, reason: target.reason })
 }
 

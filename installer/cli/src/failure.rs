@@ -89,6 +89,11 @@ impl Failure {
         Self { rendered: Some(rendered), ..Self::usage(message, "") }
     }
 
+    /// Whether it happened at this step.
+    pub fn is_at(&self, step: &str) -> bool {
+        self.problems.first().is_some_and(|problem| problem.step == step)
+    }
+
     /// As a field of the result line.
     pub fn to_json(&self) -> Json {
         let problems: Vec<Json> = self

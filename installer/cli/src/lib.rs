@@ -35,7 +35,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Err(error) => return refuse_arguments(&arguments, &error, messages),
     };
     let printer = Arc::new(Printer::new(&cli.global, messages));
-    let outcome = commands::run(cli, &printer);
+    let outcome = commands::run(&cli, &printer);
     let code = match outcome {
         Ok(code) => code,
         Err(failure) => printer.failure(&failure),

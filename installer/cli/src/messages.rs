@@ -3,8 +3,12 @@
 //! The language comes from `LC_ALL`, `LC_MESSAGES`, `LANG`, the first that is set: Chinese for `zh…`, else English.
 //! A missing key is shown by its name, and a test sees to it that there is none.
 
+mod phrases;
+
 use fluent_bundle::concurrent::FluentBundle;
 use fluent_bundle::{FluentArgs, FluentResource, FluentValue};
+use phrases::Phrase;
+use std::sync::OnceLock;
 
 const ENGLISH: [&str; 2] = [include_str!("../messages/en/main.ftl"), include_str!("../messages/en/help.ftl")];
 const CHINESE: [&str; 2] =
@@ -14,9 +18,16 @@ const CHINESE: [&str; 2] =
 /// those.
 const CHINESE_CHECKS: &str = include_str!("../messages/zh-CN/checks.ftl");
 
+/// The engine's own words; see [`phrases`].
+const CHINESE_PHRASES: &str = include_str!("../messages/zh-CN/phrases.ftl");
+
 /// Sentences of one language.
 pub(crate) struct Messages {
     bundle: FluentBundle<FluentResource>,
+    /// Where the phrases stand; empty in English.
+    phrase_source: &'static str,
+    /// Read when the first is asked for.
+    phrases: OnceLock<Vec<Phrase>>,
 }
 
 impl Messages {
@@ -32,16 +43,16 @@ impl Messages {
 
     /// English.
     pub fn english() -> Self {
-        Self::build("en", &ENGLISH)
+        Self::build("en", &ENGLISH, "")
     }
 
     /// Chinese.
     pub fn chinese() -> Self {
         let [main, help] = CHINESE;
-        Self::build("zh-CN", &[main, help, CHINESE_CHECKS])
+        Self::build("zh-CN", &[main, help, CHINESE_CHECKS, CHINESE_PHRASES], CHINESE_PHRASES)
     }
 
-    fn build(language: &str, sources: &[&str]) -> Self {
+    fn build(language: &str, sources: &[&str], phrase_source: &'static str) -> Self {
         let languages = language.parse().map(|language| vec![language]).unwrap_or_default();
         let mut bundle = FluentBundle::new_concurrent(languages);
         // Terminals show the isolation marks as boxes.
@@ -52,7 +63,7 @@ impl Messages {
             };
             bundle.add_resource_overriding(resource);
         }
-        Self { bundle }
+        Self { bundle, phrase_source, phrases: OnceLock::new() }
     }
 
     /// A sentence without values.
@@ -82,11 +93,20 @@ impl Messages {
             if self.bundle.has_message(&key) {
                 self.with(&key, &[("subject", Value::from(subject))])
             } else {
-                own.to_owned()
+                self.own(own)
             }
         };
         // A reason that the engine does not give is none.
         (text("title", title), if why.is_empty() { String::new() } else { text("why", why) })
+    }
+
+    /// Words of the engine, the model or an agent in this language; as they are where there is no translation.
+    pub fn own(&self, text: &str) -> String {
+        phrases::translate(self, self.phrases(), text).unwrap_or_else(|| text.to_owned())
+    }
+
+    fn phrases(&self) -> &[Phrase] {
+        self.phrases.get_or_init(|| phrases::read(self, self.phrase_source))
     }
 
     fn format(&self, key: &str, arguments: &FluentArgs<'_>) -> String {
@@ -148,7 +168,7 @@ mod tests {
         );
         let (title, why) = Messages::chinese().check("access.sign_in", "access to the host", "every host");
         assert!(title.contains("主机") && why.contains("主机"), "{title} {why}");
-        let own = ("free space on /opt".to_owned(), "images".to_owned());
+        let own = ("some other title".to_owned(), "some other reason".to_owned());
         assert_eq!(Messages::english().check("disk.space", &own.0, &own.1), own);
         assert_eq!(Messages::chinese().check("no.such", &own.0, &own.1), own);
     }

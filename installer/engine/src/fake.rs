@@ -204,6 +204,7 @@ impl FakeAgent {
                 say(&Reply::Hello {
                     wire: WIRE_VERSION,
                     version: env!("CARGO_PKG_VERSION").into(),
+                    sources: crate::remote::agent::SOURCES.into(),
                     access: self.access,
                     pid: 1,
                 });
@@ -276,6 +277,13 @@ impl FakeAgent {
             Request::Http { path, body, .. } => {
                 let (status, body) = http(&mut state, &path, body.expose());
                 say(&Reply::Http { status, body: Secret::new(body) });
+            }
+            Request::ReadFile { path } => {
+                let content = state.applied.values().find_map(|task| match &task.kind {
+                    TaskKind::File(file) if file.path == path => Some(file.content.clone()),
+                    _ => None,
+                });
+                say(&Reply::File { content });
             }
             Request::Canary(_) => {
                 let drops = state.drops_messages_as.as_ref().is_some_and(|digest| {

@@ -8,6 +8,7 @@ use crate::journal::{Journal, run_name};
 use crate::remote::local::Local;
 use crate::remote::ssh::{Means, Programs, SshHost};
 use crate::remote::{Agent, Connected, Mode};
+use crate::state::copy::Head;
 use maxim_model::event::EventKind;
 use maxim_model::facts::Facts;
 use maxim_model::names::Profile;
@@ -15,7 +16,7 @@ use maxim_model::task::ServiceManager;
 use maxim_model::topology::{Connection, Host};
 use maxim_model::wire::Request;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Connects to a host; tests bring their own.
@@ -30,6 +31,9 @@ pub(crate) struct Run<'a> {
     pub emitter: Emitter,
     /// Whether it may come to change things on hosts.
     writes: bool,
+    action: String,
+    /// What was last seen of the authoritative copy of the state; none: there is none.
+    copy: Mutex<Option<Head>>,
     connector: Arc<dyn Connector>,
     artefacts: OnceLock<Artefacts>,
 }
@@ -74,12 +78,49 @@ impl<'a> Run<'a> {
             cluster: context.topology.name.clone(),
             profile: context.topology.profile.name().into(),
         });
-        Ok(Self { context, emitter, writes: journal, connector, artefacts: OnceLock::new() })
+        Ok(Self {
+            context,
+            emitter,
+            writes: journal,
+            action: action.to_owned(),
+            copy: Mutex::default(),
+            connector,
+            artefacts: OnceLock::new(),
+        })
     }
 
     /// Connects to one host.
     pub fn connect(&self, host: &Host) -> Result<Box<dyn Connected>, EngineError> {
         self.connector.connect(host)
+    }
+
+    /// Whether it may come to change things on hosts.
+    pub fn writes(&self) -> bool {
+        self.writes
+    }
+
+    /// The action's name.
+    pub fn action(&self) -> &str {
+        &self.action
+    }
+
+    /// Whether it goes on when the state on this control host turned out to be older than the copy: it looks at what
+    /// runs, or does what no state decides.
+    pub fn tolerates_newer_state(&self) -> bool {
+        const OF_HOSTS: [&str; 8] =
+            ["status", "logs", "doctor", "unlock", "check", "start", "stop", "restart"];
+        OF_HOSTS.contains(&self.action.as_str())
+            || ["user", "console"].iter().any(|of| self.action.starts_with(of))
+    }
+
+    /// Remembers what was seen of the authoritative copy.
+    pub fn seen_copy(&self, head: Option<Head>) {
+        *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = head;
+    }
+
+    /// What was last seen of the authoritative copy.
+    pub fn copy_seen(&self) -> Option<Head> {
+        self.copy.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What the first agent of a host is started for.

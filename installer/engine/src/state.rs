@@ -4,6 +4,8 @@
 //! What is measured on hosts decides what is done; what stands here is what cannot be measured (secrets, wanted
 //! versions) and what helps a person (journal, first account).
 
+pub mod copy;
+
 use crate::error::EngineError;
 use crate::files;
 use serde::{Deserialize, Serialize};

@@ -55,6 +55,10 @@ pub enum Request {
     Connect {
         /// `address:port` of each.
         targets: Vec<String>,
+        /// Those of them where a listener of this probe is known to be: how many bytes a second come from there is
+        /// measured too (at most 16 MiB and 0.3 s each).
+        #[serde(default)]
+        measured: Vec<String>,
         /// Milliseconds for each.
         timeout_ms: u64,
     },
@@ -240,6 +244,9 @@ pub enum Reply {
         wire: u32,
         /// Version of the binary.
         version: String,
+        /// Of which sources it is made: two builds of one version may differ.
+        #[serde(default)]
+        sources: String,
         /// What it may do.
         access: Access,
         /// Process id.
@@ -374,6 +381,9 @@ pub struct ConnectResult {
     pub state: ConnectState,
     /// Microseconds to connect.
     pub micros: u64,
+    /// Bytes a second that came from there; none: not measured.
+    #[serde(default)]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// How a connection attempt ended.

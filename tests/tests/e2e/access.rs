@@ -153,9 +153,12 @@ fn the_console_can_look_and_no_more_and_what_was_there_before_stays() {
     let keys =
         || cache.sh("stat -c '%a %U' /root/.ssh/authorized_keys; cat /root/.ssh/authorized_keys").unwrap();
     let (before, users) = (keys(), cache.sh("cat /etc/passwd /etc/group").unwrap());
+    // A group of that name without a user, which many `userdel` would take along.
+    app.sh("groupadd --system maxim").unwrap();
     let app_before = (app.snapshot().unwrap(), app.live_state().unwrap());
 
-    assert!(is_well(&cluster.install().ok().result()));
+    let first = cluster.install().ok().result();
+    assert!(is_well(&first));
     let installed = keys();
     let marked = installed.lines().filter(|line| line.ends_with("maxim-console@acme")).count();
     assert_eq!(marked, 1, "{installed}");
@@ -197,6 +200,18 @@ fn the_console_can_look_and_no_more_and_what_was_there_before_stays() {
     assert_eq!(knock("root").stdout, "nothing");
     let own = knock("maxim-console");
     assert!(own.stdout.contains("\"observe\""), "{own:?}");
+    // Of what listens on loopback it may read the one page that tells the IM core's health.
+    let read = |path: &str| {
+        let ask = format!(
+            r#"{{\"op\":\"http\",\"socket\":\"tcp:127.0.0.1:9280\",\"method\":\"GET\",\"path\":\"{path}\",\"body\":\"\"}}"#
+        );
+        let script = format!(
+            r#"use IO::Socket::UNIX; $SIG{{ALRM}} = sub {{ exit 4 }}; alarm 10; my $s = IO::Socket::UNIX->new("/run/maxim-agent.sock") or exit 3; print $s "{ask}\n"; $s->flush; my $l = <$s>; print $l // "nothing";"#
+        );
+        app.exec(&format!("runuser -u maxim-console -- perl -e '{script}'")).unwrap()
+    };
+    assert!(read("/readyz").stdout.contains("\"status\":200"), "{:?}", read("/readyz"));
+    assert!(read("/metrics").stdout.contains("not for a console"), "{:?}", read("/metrics"));
     let seen = |service: &str| {
         app.sh(&format!(
             "nsenter -t $(systemctl show -P MainPID {service}) -m -- stat -c '%a %F' /run/maxim-agent.sock 2>&1 || true"
@@ -204,6 +219,9 @@ fn the_console_can_look_and_no_more_and_what_was_there_before_stays() {
         .unwrap()
     };
     assert!(!seen("maxim-im").contains("600 socket"), "{}", seen("maxim-im"));
+
+    crate::control_hosts::set_the_consoles_password(&cluster, &first);
+    crate::control_hosts::work_on_one_state(&cluster, "app1");
 
     cluster.run(&["uninstall", "--purge", "--yes"]).ok();
     assert_eq!(keys(), before);

@@ -208,6 +208,18 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
     for host in cluster.testbed.hosts() {
         places.extend(places_of(host));
     }
+    // The console's host keeps the state, for root alone; the authority's key is nowhere else on a host.
+    let key =
+        fs::read_to_string(cluster.person.home().join(".local/share/maxim/clusters/acme/ca.key")).unwrap();
+    let line = key.lines().nth(1).unwrap();
+    for (host, wanted) in [("app1", "/var/lib/maxim/cluster/state.json\n"), ("db1", "")] {
+        let find = format!("grep -rlsF -- '{line}' /etc /opt/maxim/etc /var /root /home /run /tmp || true");
+        let host = cluster.testbed.host(host);
+        assert_eq!(host.sh(&find).unwrap(), wanted);
+        if !wanted.is_empty() {
+            assert_eq!(host.sh(&format!("stat -c '%a %U:%G' {wanted}")).unwrap(), "600 root:root\n");
+        }
+    }
     let home = files_below(cluster.person.home());
     assert!(
         home.iter().any(|(path, _)| path.contains("/journal/"))

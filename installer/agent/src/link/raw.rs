@@ -4,7 +4,7 @@ use super::Link;
 use crate::error::{Failure, Result};
 use maxim_model::backup::wire::FRAME;
 use maxim_model::wire::{ContentHeader, Reply};
-use std::io::{BufRead, Read, Write};
+use std::io::{Read, Write};
 
 /// What came from the engine.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,16 +42,7 @@ impl<R: Read, W: Write> Channel for Link<R, W> {
     }
 
     fn frame(&mut self, buffer: &mut Vec<u8>) -> Result<Frame> {
-        let mut line = Vec::new();
-        (&mut self.input)
-            .take(64 << 10)
-            .read_until(b'\n', &mut line)
-            .map_err(|error| Failure::Wire(format!("cannot read: {error}")))?;
-        if line.last() != Some(&b'\n') {
-            return Err(Failure::Wire("it ended within a stream".into()));
-        }
-        let header: ContentHeader = serde_json::from_slice(&line)
-            .map_err(|error| Failure::Wire(format!("header of a frame: {error}")))?;
+        let header = self.header("a frame")?;
         match header {
             ContentHeader { refused: Some(why), .. } => Ok(Frame::Broken(why)),
             ContentHeader { size: Some(0), .. } => Ok(Frame::End),

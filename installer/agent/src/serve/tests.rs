@@ -1,6 +1,7 @@
 //! The whole agent through its pipes: requests in, replies out.
 
-use super::{mutates, serve};
+use super::serve;
+use crate::access::mutates;
 use maxim_model::Secret;
 use maxim_model::facts::FactsQuery;
 use maxim_model::names::Stage;
@@ -255,8 +256,12 @@ fn only_an_agent_that_was_started_for_it_is_promoted() {
     let input = Input::default().ask(&Request::Promote).ask(&Request::Hello);
     let mut output = Vec::new();
     let promotion: super::Promotion = || std::io::Error::other("promoted");
-    let ended =
-        super::serve_link(Access::ReadOnly, Some(promotion), super::Link::new(&input.0[..], &mut output));
+    let ended = super::serve_link(
+        Access::ReadOnly,
+        Vec::new(),
+        Some(promotion),
+        super::Link::new(&input.0[..], &mut output),
+    );
     assert!(ended.unwrap_err().to_string().contains("promoted"));
     // Nothing is answered after `Done`: what follows is for the agent that comes in its place.
     assert_eq!(String::from_utf8(output).unwrap().lines().count(), 1);
@@ -279,9 +284,11 @@ fn an_agent_for_a_console_shows_facts_services_and_health_and_no_file() {
         Request::ReadFile { path: place.path("secret") },
         Request::Logs { name: "maxim-im".into(), manager: manager.clone(), lines: 5 },
         Request::Listen { address: "127.0.0.1".into(), ports: vec![0] },
-        Request::Connect { targets: vec!["127.0.0.1:1".into()], timeout_ms: 10 },
+        Request::Connect { targets: vec!["127.0.0.1:1".into()], measured: Vec::new(), timeout_ms: 10 },
         get("/run/maxim/admin.sock"),
         get("tcp:10.0.0.1:80"),
+        // No page of health was named when this agent was started.
+        get("tcp:127.0.0.1:9280"),
         Request::LockOwner,
         Request::RemoveSelf,
         Request::Promote,

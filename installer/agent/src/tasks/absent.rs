@@ -170,7 +170,20 @@ fn remove_user(context: &Context<'_>, task: &AbsentUser) -> Result<Outcome> {
                 "remove it by hand if it must go",
             ));
         }
+        // Many `userdel` take the group of that name along when it is the user's own. One that was there before stays:
+        // it is not the user's own any more.
+        let kept = Group::from_name(name).ok().flatten().filter(|_| !group);
+        let none =
+            ["nogroup", "nobody"].into_iter().find(|other| matches!(Group::from_name(other), Ok(Some(_))));
+        if let Some(none) = none.filter(|_| kept.is_some()) {
+            Invocation::new("usermod", &["--gid", none, name])?.check(context.deadline.left())?;
+        }
         Invocation::new("userdel", &[name])?.check(context.deadline.left())?;
+        if let Some(kept) = kept.filter(|_| matches!(Group::from_name(name), Ok(None))) {
+            let number = kept.gid.to_string();
+            Invocation::new("groupadd", &["--system", "--gid", &number, name])?
+                .check(context.deadline.left())?;
+        }
     }
     made.forget("user", name)?;
     // Often gone with its user.

@@ -133,16 +133,25 @@ pub fn apply(task: &LineTask, change: &Change) -> Result<Outcome> {
     let made = Made::at(&task.made)?;
     let folder = parent(&path);
     if fs::symlink_metadata(folder).is_err() {
-        made.note("folder", &folder.display().to_string())?;
-        match fs::create_dir(folder) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                return Err(Failure::file("create the folder", folder)(error));
-            }
-            _ => Ownership::mode(0o700).set(folder)?,
-        }
+        let shown = folder.display().to_string();
+        made.making(
+            "folder",
+            &shown,
+            || folder.is_dir(),
+            || match fs::create_dir(folder) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    Err(Failure::file("create the folder", folder)(error))
+                }
+                _ => Ownership::mode(0o700).set(folder),
+            },
+        )?;
     }
-    made.note("file", &task.path)?;
-    write_atomic(&path, &with(b"", &task.line, &task.marker), Ownership::mode(0o600))?;
+    made.making(
+        "file",
+        &task.path,
+        || path.exists(),
+        || write_atomic(&path, &with(b"", &task.line, &task.marker), Ownership::mode(0o600)),
+    )?;
     Ok(Outcome::changed(change.summary()))
 }
 

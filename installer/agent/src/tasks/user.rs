@@ -65,11 +65,14 @@ pub fn apply(context: &Context<'_>, task: &UserTask) -> Result<Outcome> {
     check_name(&task.name)?;
     let made = Made::at(&task.made)?;
     if !has_group(&task.name) {
-        made.note("group", &task.name)?;
-        Invocation::new("groupadd", &["--system", &task.name])?.check(context.deadline.left())?;
+        made.making(
+            "group",
+            &task.name,
+            || has_group(&task.name),
+            || Invocation::new("groupadd", &["--system", &task.name])?.check(context.deadline.left()),
+        )?;
     }
     if !has_user(&task.name) {
-        made.note("user", &task.name)?;
         let shell = ["/usr/sbin/nologin", "/sbin/nologin"].into_iter().find(|path| find(path).is_some());
         let arguments = [
             "--system",
@@ -84,7 +87,12 @@ pub fn apply(context: &Context<'_>, task: &UserTask) -> Result<Outcome> {
             "Maxim",
             &task.name,
         ];
-        Invocation::new("useradd", &arguments)?.check(context.deadline.left())?;
+        made.making(
+            "user",
+            &task.name,
+            || has_user(&task.name),
+            || Invocation::new("useradd", &arguments)?.check(context.deadline.left()),
+        )?;
     }
     Ok(Outcome::changed(format!("created the system user {}", task.name)))
 }

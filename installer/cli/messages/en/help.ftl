@@ -147,6 +147,15 @@ example-unlock = Examples:
 argument-unlock-expired = Remove locks whose lease expired
 argument-unlock-owner = Remove the locks of this owner, as shown
 
+command-console = The console
+example-console = Example:
+    { "  " }./maxim.ctl console passwd
+command-console-passwd = Set a new password for its administrator, end all its sessions, lift all locks
+example-console-passwd = Examples:
+    { "  " }./maxim.ctl console passwd
+    { "  " }./maxim.ctl console passwd --password-stdin < new-password
+argument-console-passwd-password-stdin = Read the password from standard input; without it one is made, and written to a file that only you can read
+
 command-ca = The cluster's private certificate authority
 example-ca = Example:
     { "  " }./maxim.ctl ca export -o ca.pem

@@ -192,6 +192,8 @@ drift-some = { $count ->
 
 user-added = { $address } may log in.
 user-passwd = { $address } has a new password.
+console-passwd-made = The administrator `admin` of the console has a new password. It stands in { $path }.
+console-passwd-set = The administrator `admin` of the console has a new password.
 user-disabled = { $address } may no longer log in; what it has is kept.
 user-enabled = { $address } may log in again.
 user-removed = { $address } is removed.

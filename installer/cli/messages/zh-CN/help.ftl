@@ -147,6 +147,15 @@ example-unlock = 示例：
 argument-unlock-expired = 移除租约已过期的锁
 argument-unlock-owner = 移除该持有者的锁
 
+command-console = 控制台
+example-console = 示例：
+    { "  " }./maxim.ctl console passwd
+command-console-passwd = 为控制台管理员设置新密码，结束其所有会话，解除所有锁定
+example-console-passwd = 示例：
+    { "  " }./maxim.ctl console passwd
+    { "  " }./maxim.ctl console passwd --password-stdin < new-password
+argument-console-passwd-password-stdin = 从标准输入读取密码；否则生成一个，写入只有您能读取的文件
+
 command-ca = 集群的私有证书颁发机构
 example-ca = 示例：
     { "  " }./maxim.ctl ca export -o ca.pem

@@ -159,6 +159,8 @@ drift-some = { $count } 处与期望不一致；`install` 会修正。
 
 user-added = { $address } 可以登录了。
 user-passwd = { $address } 的密码已更新。
+console-passwd-made = 控制台管理员 `admin` 的密码已更新，保存在 { $path } 中。
+console-passwd-set = 控制台管理员 `admin` 的密码已更新。
 user-disabled = { $address } 不能再登录；数据保留。
 user-enabled = { $address } 可以再次登录。
 user-removed = { $address } 已删除。

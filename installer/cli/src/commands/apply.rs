@@ -38,7 +38,7 @@ pub(super) fn run(call: &Call<'_>, arguments: &ApplyArguments) -> Outcome {
         Profile::Embedded => StateDir::embedded(&root),
         Profile::Standard => StateDir::of_cluster(&StateDir::default_clusters()?, &loaded.topology.name),
     };
-    let target = Target { loaded, state, reason: String::new(), file: None };
+    let target = Target { loaded, state, reason: String::new(), file: None, existing: false };
     let session = cluster::session(call.global, target, Needs::Delivery, call.printer)?;
     install::announce(call, &session);
     let outcome = actions::apply_plan(&session.context, &plan)?;

@@ -387,6 +387,7 @@ fn rebuild(call: &Call<'_>, arguments: &RestoreArguments, options: RestoreOption
             state: StateDir::at(work.join("recovery-state")),
             reason: String::new(),
             file: None,
+            existing: false,
         };
         let session = open(call, place)?;
         let recovered = backup::recover_state(

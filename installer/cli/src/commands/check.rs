@@ -76,13 +76,13 @@ pub(super) fn show_remarks(call: &Call<'_>, results: &[CheckResult]) {
         let threshold = if result.threshold.is_empty() || result.verdict < Verdict::Warn {
             String::new()
         } else {
-            messages.with("check-threshold", values!["threshold" => result.threshold.as_str()])
+            messages.with("check-threshold", values!["threshold" => messages.own(&result.threshold)])
         };
         let (title, why) = messages.check(&result.id, &result.title, &result.why);
         text.push_str(&format!(
             "\n{word} {host}{}: {}{threshold} {}\n",
             style.bold(&title),
-            result.measured,
+            messages.own(&result.measured),
             style.dim(&format!("[{}]", result.id))
         ));
         if result.verdict >= Verdict::Warn {
@@ -92,7 +92,7 @@ pub(super) fn show_remarks(call: &Call<'_>, results: &[CheckResult]) {
             if result.fixed_by_plan {
                 text.push_str(&format!("  {}\n", messages.text("check-fixed-by-plan")));
             } else if !result.fix.is_empty() {
-                text.push_str(&format!("  {}: {}\n", messages.text("word-hint"), result.fix));
+                text.push_str(&format!("  {}: {}\n", messages.text("word-hint"), messages.own(&result.fix)));
             }
         }
     }

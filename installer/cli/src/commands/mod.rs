@@ -8,6 +8,7 @@ mod ca;
 mod check;
 mod completion;
 mod config;
+mod console;
 mod doctor;
 mod install;
 mod logs;
@@ -60,29 +61,37 @@ pub(crate) fn hidden(arguments: &[OsString]) -> Option<ExitCode> {
     }
 }
 
-/// Runs a command.
-pub(crate) fn run(cli: Cli, printer: &Arc<Printer>) -> Outcome {
+/// Runs a command. One that found a newer state of its cluster on the console's host, and has fetched it, begins anew.
+pub(crate) fn run(cli: &Cli, printer: &Arc<Printer>) -> Outcome {
     let call = Call { global: &cli.global, printer };
-    match cli.command {
-        Command::Install(hosts) => install::run(&call, &hosts),
-        Command::Check(hosts) => check::run(&call, &hosts),
-        Command::Plan(arguments) => plan::run(&call, &arguments),
-        Command::Apply(arguments) => apply::run(&call, &arguments),
-        Command::Status => status::run(&call),
-        Command::Start(arguments) => start::run(&call, &arguments),
-        Command::Stop(arguments) => stop::run(&call, &arguments),
-        Command::Restart(arguments) => restart::run(&call, &arguments),
-        Command::Config(command) => config::run(&call, command),
-        Command::User(command) => user::run(&call, command),
-        Command::Logs(arguments) => logs::run(&call, &arguments),
-        Command::Doctor => doctor::run(&call),
-        Command::Unlock(arguments) => unlock::run(&call, arguments),
-        Command::Ca(command) => ca::run(&call, &command),
-        Command::Backup(command) => backup::run(&call, command),
-        Command::Bundle(command) => bundle::run(&call, command),
-        Command::Upgrade(arguments) => upgrade::run(&call, &arguments),
-        Command::Rollback => rollback::run(&call),
-        Command::Uninstall(arguments) => uninstall::run(&call, &arguments),
-        Command::Completion(arguments) => Ok(completion::run(&call, &arguments)),
+    match once(&call, cli.command.clone()) {
+        Err(failure) if failure.is_at(maxim_engine::state::copy::ADOPTED) => once(&call, cli.command.clone()),
+        outcome => outcome,
+    }
+}
+
+fn once(call: &Call<'_>, command: Command) -> Outcome {
+    match command {
+        Command::Install(hosts) => install::run(call, &hosts),
+        Command::Check(hosts) => check::run(call, &hosts),
+        Command::Plan(arguments) => plan::run(call, &arguments),
+        Command::Apply(arguments) => apply::run(call, &arguments),
+        Command::Status => status::run(call),
+        Command::Start(arguments) => start::run(call, &arguments),
+        Command::Stop(arguments) => stop::run(call, &arguments),
+        Command::Restart(arguments) => restart::run(call, &arguments),
+        Command::Config(command) => config::run(call, command),
+        Command::Console(command) => console::run(call, &command),
+        Command::User(command) => user::run(call, command),
+        Command::Logs(arguments) => logs::run(call, &arguments),
+        Command::Doctor => doctor::run(call),
+        Command::Unlock(arguments) => unlock::run(call, arguments),
+        Command::Ca(command) => ca::run(call, &command),
+        Command::Backup(command) => backup::run(call, command),
+        Command::Bundle(command) => bundle::run(call, command),
+        Command::Upgrade(arguments) => upgrade::run(call, &arguments),
+        Command::Rollback => rollback::run(call),
+        Command::Uninstall(arguments) => uninstall::run(call, &arguments),
+        Command::Completion(arguments) => Ok(completion::run(call, &arguments)),
     }
 }

@@ -157,8 +157,18 @@ impl Printer {
             let word = self.messages.text("word-error");
             for line in rendered.lines() {
                 match line.strip_prefix("error: ") {
-                    Some(rest) => text.push_str(&format!("{}: {}\n", style.red(&word), style.bold(rest))),
-                    None => text.push_str(&format!("{line}\n")),
+                    Some(rest) => {
+                        let rest = self.messages.own(rest);
+                        text.push_str(&format!("{}: {}\n", style.red(&word), style.bold(&rest)));
+                    }
+                    None => match line.split_once("= hint: ") {
+                        Some((margin, hint)) => text.push_str(&format!(
+                            "{margin}= {}: {}\n",
+                            self.messages.text("word-hint"),
+                            self.messages.own(hint)
+                        )),
+                        None => text.push_str(&format!("{line}\n")),
+                    },
                 }
             }
         } else {
@@ -188,7 +198,8 @@ impl Printer {
             }
         }
         let place = if place.is_empty() { String::new() } else { format!("{}: ", place.join(": ")) };
-        let mut lines = problem.message.lines();
+        let message = self.messages.own(&problem.message);
+        let mut lines = message.lines();
         let first = lines.next().unwrap_or_default();
         let mut text =
             format!("{}: {place}{}\n", style.red(&self.messages.text("word-error")), style.bold(first));
@@ -196,7 +207,11 @@ impl Printer {
             text.push_str(&format!("  {line}\n"));
         }
         if !problem.hint.is_empty() {
-            text.push_str(&format!("  {}: {}\n", self.messages.text("word-hint"), problem.hint));
+            text.push_str(&format!(
+                "  {}: {}\n",
+                self.messages.text("word-hint"),
+                self.messages.own(&problem.hint)
+            ));
         }
         text
     }

@@ -129,7 +129,8 @@ impl Progress {
                 match result.verdict {
                     Verdict::Pass | Verdict::Info => {
                         if self.verbose > 1 {
-                            self.line(&format!("    {host}  {}: {}", result.title, result.measured));
+                            let (title, _) = messages.check(&result.id, &result.title, "");
+                            self.line(&format!("    {host}  {title}: {}", messages.own(&result.measured)));
                         }
                     }
                     Verdict::Warn => self.counts.warnings += 1,
@@ -177,15 +178,15 @@ impl Progress {
             EventKind::Note { host, step, message } => {
                 // Which host has been switched is what a person waits for.
                 if self.verbose > 0 || (self.phases && step == "switch") {
-                    self.line(&format!("    {}{message}", prefix(host)));
+                    self.line(&format!("    {}{}", prefix(host), messages.own(message)));
                 }
             }
             EventKind::Warning { host, message, hint, .. } => {
                 self.counts.warnings += 1;
                 let word = self.style.yellow(&messages.text("word-warning"));
-                self.force_line(&format!("  {word}: {}{message}", prefix(host)));
+                self.force_line(&format!("  {word}: {}{}", prefix(host), messages.own(message)));
                 if !hint.is_empty() {
-                    self.force_line(&format!("    {}: {hint}", messages.text("word-hint")));
+                    self.force_line(&format!("    {}: {}", messages.text("word-hint"), messages.own(hint)));
                 }
             }
             EventKind::Canary { from_host, to_host, round_trip_ms } => {

@@ -30,7 +30,7 @@ pub struct CheckOutcome {
 /// [`CheckOutcome::blocked`] (exit code 3).
 pub fn check(context: &Context) -> Result<CheckOutcome, EngineError> {
     let run = Run::begin(context, "check", false)?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     let mut outcome = preflight::preflight(&run, &mut sessions, DiskProbe::Databases);
     if outcome.blocked > 0 {
         preflight::leave_no_trace(&run, &mut sessions);

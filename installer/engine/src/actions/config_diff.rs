@@ -30,7 +30,7 @@ pub fn config_diff(context: &Context) -> Result<Vec<Drift>, EngineError> {
     let run = Run::begin(context, "config diff", false)?;
     let mut material = Material::load(&run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     probe::probe(&run, &mut sessions, DiskProbe::No);
     let planned = match connect::errors(&mut sessions) {
         Some(error) => Err(error),

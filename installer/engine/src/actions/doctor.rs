@@ -73,7 +73,7 @@ pub struct Finding {
 pub fn doctor(context: &Context) -> Result<Vec<Finding>, EngineError> {
     let installed = require_installed(context, "doctor")?;
     let run = Run::begin(context, "doctor", false)?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     let checks = preflight::preflight(&run, &mut sessions, DiskProbe::Databases);
     let components = measure::components(&run, &mut sessions, &installed, false);
     context.cancel.check("doctor")?;

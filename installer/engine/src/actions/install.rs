@@ -7,7 +7,7 @@
 
 use crate::actions::check::CheckOutcome;
 use crate::context::Context;
-use crate::delivery::{self, Delivery, OpenBundle};
+use crate::delivery::{self, Delivery};
 use crate::error::EngineError;
 use crate::events::{Timing, now_rfc3339};
 use crate::phases::plan::Material;
@@ -103,13 +103,10 @@ pub(crate) fn install_with(
     crate::upgrade::refuse_other_version(&context.state, &before, &context.delivery)?;
     let mut material = Material::load(run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
-    // All of a bundle is checked before anything of it is unpacked. A first install will unpack, so it does not wait to
-    // know that; a later one may find nothing to change, and then what it has read was checked when it was read.
-    let mut verified = WholeBundle::of(&context.delivery);
-    if before.generation == 0 && !options.dry_run {
-        verified.begin();
-    }
-    let mut sessions = connect::connect(run);
+    // All of a bundle is checked in every run, beside the measuring: before anything of it is unpacked, and also when
+    // nothing is to be changed.
+    let verified = WholeBundle::begin(&context.delivery);
+    let mut sessions = connect::connect(run)?;
     let mut begun = false;
     let outcome =
         installed_on(run, &mut sessions, &mut material, options, only, action, verified, &before, &mut begun);
@@ -126,30 +123,20 @@ pub(crate) fn install_with(
 }
 
 /// The check of all of a bundle's bytes, on a thread of its own.
-struct WholeBundle<'a> {
-    bundle: Option<&'a OpenBundle>,
-    running: Option<JoinHandle<Result<(), EngineError>>>,
-}
+pub(crate) struct WholeBundle(Option<JoinHandle<Result<(), EngineError>>>);
 
-impl<'a> WholeBundle<'a> {
-    fn of(delivery: &'a Delivery) -> Self {
-        let bundle = match delivery {
-            Delivery::Bundle(bundle) => Some(bundle),
+impl WholeBundle {
+    /// Begins to read it; without a bundle there is nothing to check.
+    pub(crate) fn begin(delivery: &Delivery) -> Self {
+        Self(match delivery {
+            Delivery::Bundle(bundle) => Some(bundle.verify_beside()),
             _ => None,
-        };
-        Self { bundle, running: None }
-    }
-
-    fn begin(&mut self) {
-        if self.running.is_none() {
-            self.running = self.bundle.map(OpenBundle::verify_beside);
-        }
+        })
     }
 
     /// Waits for what came of it.
-    fn end(mut self) -> Result<(), EngineError> {
-        self.begin();
-        self.running.map_or(Ok(()), |running| {
+    pub(crate) fn end(self) -> Result<(), EngineError> {
+        self.0.map_or(Ok(()), |running| {
             running
                 .join()
                 .unwrap_or_else(|_| Err(EngineError::failed("bundle", "checking the bundle ended early")))
@@ -165,7 +152,7 @@ fn installed_on(
     options: InstallOptions,
     only: Option<&Plan>,
     action: &str,
-    verified: WholeBundle<'_>,
+    verified: WholeBundle,
     before: &Installed,
     begun: &mut bool,
 ) -> Result<InstallOutcome, EngineError> {
@@ -195,15 +182,18 @@ fn installed_on(
     };
     let nothing = changes.iter().flatten().all(|change| *change == Change::None);
     // A saved plan was approved when it was given.
-    if options.dry_run || (!nothing && only.is_none() && !context.ask.approve(&outcome.plan)) {
+    if options.dry_run {
+        verified.end()?;
+        outcome.timings = run.emitter.timings();
+        return Ok(outcome);
+    }
+    if !nothing && only.is_none() && !context.ask.approve(&outcome.plan) {
         outcome.timings = run.emitter.timings();
         return Ok(outcome);
     }
     context.cancel.check("apply")?;
 
-    if !nothing {
-        verified.end()?;
-    }
+    verified.end()?;
     material.save(context)?;
     if let Delivery::Bundle(bundle) = &context.delivery {
         bundle.pin(&context.state)?;
@@ -214,6 +204,7 @@ fn installed_on(
     context.state.save_installed(&installed)?;
 
     *begun = true;
+    state::copy::publish(run, sessions)?;
     outcome.changes = apply::apply(run, sessions, &tasks, &changes, material)?;
     context.cancel.check("verify")?;
 
@@ -238,6 +229,7 @@ fn installed_on(
         context.state.save_installed(&installed)?;
     }
     crate::upgrade::keep(&context.state, &installed, sessions, &tasks)?;
+    state::copy::publish(run, sessions)?;
     outcome.applied = true;
     outcome.timings = run.emitter.timings();
     Ok(outcome)

@@ -46,7 +46,7 @@ pub fn logs(context: &Context, options: &LogsOptions) -> Result<Vec<LogLine>, En
         return Err(EngineError::usage("logs", format!("no host of this cluster is called {host}")));
     }
     let run = Run::begin(context, "logs", false)?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     let results = fleet::for_each(sessions.iter_mut(), context.concurrency, |session| {
         if !wanted(&session.host.name) {
             return Ok(Vec::new());

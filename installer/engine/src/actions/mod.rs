@@ -4,6 +4,7 @@ pub mod apply_plan;
 pub mod ca_export;
 pub mod check;
 pub mod config_diff;
+pub mod console;
 pub mod doctor;
 pub mod install;
 pub mod logs;

@@ -1,6 +1,6 @@
 //! `plan`: probe, preflight, and what every task would change, as data. Nothing is changed on any host.
 
-use crate::actions::install::{plan_install, preflight_or_refuse};
+use crate::actions::install::{WholeBundle, plan_install, preflight_or_refuse};
 use crate::context::Context;
 use crate::delivery;
 use crate::error::EngineError;
@@ -42,9 +42,11 @@ pub(crate) fn plan_with(run: &Run<'_>, options: PlanOptions) -> Result<PlanOutco
     let context = run.context;
     let mut material = Material::load(run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
-    let mut sessions = connect::connect(run);
+    let verified = WholeBundle::begin(&context.delivery);
+    let mut sessions = connect::connect(run)?;
     let made = preflight_or_refuse(run, &mut sessions, DiskProbe::Databases)
-        .and_then(|checks| Ok((checks, plan_install(run, &mut sessions, &mut material, false)?)));
+        .and_then(|checks| Ok((checks, plan_install(run, &mut sessions, &mut material, false)?)))
+        .and_then(|made| verified.end().map(|()| made));
     if made.is_err() {
         preflight::leave_no_trace(run, &mut sessions);
     }

@@ -36,7 +36,7 @@ pub fn service(
     }
     let run = Run::begin(context, name, true)?;
     let _control = context.state.lock(&state::owner(name))?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     let acted = (|| {
         if let Some(error) = connect::errors(&mut sessions) {
             return Err(error);

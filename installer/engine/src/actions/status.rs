@@ -14,7 +14,7 @@ use maxim_model::status::ClusterStatus;
 pub fn status(context: &Context) -> Result<ClusterStatus, EngineError> {
     let installed = require_installed(context, "status")?;
     let run = Run::begin(context, "status", false)?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     probe::probe(&run, &mut sessions, DiskProbe::No);
     let components =
         run.emitter.phase("status", || measure::components(&run, &mut sessions, &installed, false));

@@ -58,7 +58,7 @@ pub fn uninstall(context: &Context, options: UninstallOptions) -> Result<Uninsta
     let run = Run::begin(context, "uninstall", !options.dry_run)?;
     let control = if options.dry_run { None } else { Some(context.state.lock(&state::owner("uninstall"))?) };
     let mut material = Material::load(&run)?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     let outcome = uninstalled_from(&run, &mut sessions, &mut material, options);
     connect::release(&mut sessions);
     let outcome = outcome?;
@@ -122,6 +122,9 @@ fn uninstalled_from(
         stop(run, sessions, stage)?;
     }
     outcome.changes = apply::apply(run, sessions, &tasks, &changes, material)?;
+    if !options.purge {
+        state::copy::publish_uninstalled(run, sessions)?;
+    }
     remove_agents(run, sessions);
     outcome.applied = true;
     outcome.timings = run.emitter.timings();

@@ -38,7 +38,7 @@ pub enum Unlock {
 /// Shows and removes locks of hosts. An owner that is alive notices that its lock is gone and stops.
 pub fn unlock(context: &Context, which: &Unlock) -> Result<Vec<LockState>, EngineError> {
     let run = Run::begin(context, "unlock", *which != Unlock::Show)?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     if let Some(error) = connect::errors(&mut sessions) {
         connect::release(&mut sessions);
         return Err(error);

@@ -65,12 +65,13 @@ pub fn create(context: &Context, kind: SetKind) -> Result<CreateOutcome, EngineE
     let password = secrets.get_or_make(PASSWORD);
     // Kept before the repository exists: a key that is lost opens nothing.
     secrets.save()?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     let made = (|| {
         if let Some(error) = connect::errors(&mut sessions) {
             return Err(error);
         }
         connect::lock_hosts(&run, &mut sessions, "backup create")?;
+        state::copy::publish(&run, &mut sessions)?;
         let mut vault = Vault::with(&run, access(context, repository, password)?)?;
         let id = vault.init()?;
         let kit = kit::ensure(context, vault.access(), &id)?;

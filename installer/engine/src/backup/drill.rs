@@ -56,7 +56,7 @@ pub fn drill(context: &Context, set: Option<&str>) -> Result<DrillOutcome, Engin
     let installed = require_installed(context, "drill")?;
     let _control = context.state.lock(&state::owner("backup drill"))?;
     let run = Run::begin(context, "backup-drill", true)?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     let drilled = (|| {
         if let Some(error) = connect::errors(&mut sessions) {
             return Err(error);

@@ -136,7 +136,7 @@ pub fn restore(context: &Context, options: &RestoreOptions) -> Result<RestoreOut
     let _control =
         if options.dry_run { None } else { Some(context.state.lock(&state::owner("backup restore"))?) };
     let run = Run::begin(context, "backup-restore", !options.dry_run)?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     let done = (|| {
         if let Some(error) = connect::errors(&mut sessions) {
             return Err(error);

@@ -15,8 +15,18 @@ use std::time::{Duration, Instant};
 const LEASE_SECONDS: u64 = 30;
 const REQUEST: Duration = Duration::from_secs(15);
 
-/// Connects to all hosts. A host that cannot be reached keeps its error in its session.
-pub(crate) fn connect<'a>(run: &Run<'a>) -> Vec<Session<'a>> {
+/// Connects to all hosts, and sees to it that the state here is not older than the console's host knows it
+/// ([`state::copy`]). A host that cannot be reached keeps its error in its session.
+pub(crate) fn connect<'a>(run: &Run<'a>) -> Result<Vec<Session<'a>>, EngineError> {
+    let mut sessions = reach(run);
+    if let Err(error) = state::copy::look(run, &mut sessions) {
+        release(&mut sessions);
+        return Err(error);
+    }
+    Ok(sessions)
+}
+
+fn reach<'a>(run: &Run<'a>) -> Vec<Session<'a>> {
     run.emitter.phase("connect", || {
         let hosts = &run.context.topology.hosts;
         fleet::for_each(hosts, run.context.concurrency, |host| {
@@ -94,9 +104,13 @@ pub(crate) fn lock_hosts(
             locked.err()
         })
     });
-    match EngineError::join(errors.into_iter().flatten().collect()) {
-        None => Ok(()),
-        Some(error) => {
+    let held = match EngineError::join(errors.into_iter().flatten().collect()) {
+        None => state::copy::hold(run, sessions),
+        Some(error) => Err(error),
+    };
+    match held {
+        Ok(()) => Ok(()),
+        Err(error) => {
             release(sessions);
             Err(error)
         }

@@ -17,6 +17,8 @@ const UNITS: Duration = Duration::from_secs(15);
 const READY: Duration = Duration::from_secs(5);
 /// An IM core that was just started answers within this, or something is wrong.
 const STARTING: Duration = Duration::from_secs(15);
+/// Where the IM core says whether it can serve; the only page that a console reads on a host.
+pub(crate) const READY_PATH: &str = "/readyz";
 /// So many restarts on its own want attention.
 const RESTARTS: u32 = 3;
 
@@ -114,7 +116,7 @@ fn ready(run: &Run<'_>, agent: &mut Agent) -> Result<(), String> {
     let request = Request::Http {
         socket: format!("tcp:127.0.0.1:{}", run.context.topology.ports.metrics),
         method: "GET".into(),
-        path: "/readyz".into(),
+        path: READY_PATH.into(),
         body: Secret::default(),
     };
     let answer = agent.ask("status", &request, READY, |reply| match reply {

@@ -17,6 +17,11 @@ struct Wanted {
 
 const STORES: &[Role] = &[Role::Mariadb, Role::Postgresql, Role::Redis];
 
+/// Files that a role keeps open beside its clients: tables, log, libraries, connections between the services.
+const FILES_OF_ROLE: u64 = 16_384;
+/// What everything else on a host keeps open.
+const FILES_OF_SYSTEM: u64 = 16_384;
+
 const SETTINGS: &[Wanted] = &[
     Wanted {
         name: "net.core.somaxconn",
@@ -118,7 +123,34 @@ pub(super) fn checks(subject: &Subject<'_>) -> Vec<CheckResult> {
                 .unless(facts.nr_open >= wanted, Verdict::Warn),
         );
     }
+    results.extend(file_max(subject));
     results
+}
+
+/// Open files of the whole host. Not by a drop-in of ours: newer systems have set it to its largest value, and a number
+/// that we write today would lower that at the next boot.
+fn file_max(subject: &Subject<'_>) -> Option<CheckResult> {
+    let host = subject.host;
+    let value: u64 = subject.facts.sysctls.get("fs.file-max")?.trim().parse().ok()?;
+    let nodes = subject.topology.with_role(Role::Im).count().max(1) as u64;
+    let clients = u64::from(subject.topology.capacity.users) / nodes * 12 / 10;
+    let wanted = FILES_OF_SYSTEM
+        + host
+            .roles
+            .iter()
+            .map(|role| FILES_OF_ROLE + if *role == Role::Im { clients } else { 0 })
+            .sum::<u64>();
+    let room = wanted.next_power_of_two();
+    Some(
+        Check::new("kernel.fs.file-max", &host.name, "fs.file-max")
+            .measured(value.to_string())
+            .threshold(format!(
+                "at least {wanted}: users × 1.2, and {FILES_OF_ROLE} for each role and the system"
+            ))
+            .why("when the host has no more open files to give, every service on it is refused some")
+            .fix(format!("sysctl -w fs.file-max={room}, and the same in a file below /etc/sysctl.d"))
+            .unless(value >= wanted, Verdict::Warn),
+    )
 }
 
 #[cfg(test)]
@@ -156,6 +188,20 @@ mod tests {
         );
         facts.transparent_huge_pages = "always".into();
         assert!(ids(judge(1, &facts)).contains(&"kernel.huge_pages".to_owned()));
+    }
+
+    #[test]
+    fn files_of_the_whole_host_are_judged_by_roles_and_users() {
+        let mut facts = sample::facts(4 << 30);
+        let file_max =
+            |facts: &Facts| judge(0, facts).into_iter().find(|result| result.id == "kernel.fs.file-max");
+        facts.sysctls.insert("fs.file-max".into(), "9223372036854775807".into());
+        assert!(file_max(&facts).is_none());
+        facts.sysctls.insert("fs.file-max".into(), "16384".into());
+        let short = file_max(&facts).unwrap();
+        assert!(!short.fixed_by_plan && short.fix.contains("sysctl -w fs.file-max="), "{short:?}");
+        facts.sysctls.remove("fs.file-max");
+        assert!(file_max(&facts).is_none(), "a kernel without it");
     }
 
     #[test]

@@ -18,6 +18,11 @@ const LISTEN: Duration = Duration::from_secs(10);
 const CONNECT_MILLIS: u64 = 2_000;
 /// Between the IM core and its stores every message pays it.
 const SLOW_MICROS: u64 = 5_000;
+/// What a message costs between the IM core and the database: written, marked, handed out, read from the archive.
+const BYTES_OF_A_MESSAGE: u64 = 16 << 10;
+/// Bytes a second (100 Mbit/s) below which a client that reads its archive feels it whatever the capacity.
+const LEAST_BYTES: u64 = 12_500_000;
+const DATABASE: &str = "database";
 
 /// One connection that a running cluster makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +34,8 @@ struct Need {
     what: &'static str,
     /// A store: its round trip is judged.
     store: bool,
+    /// A database of ours that does not run yet: what comes through from there is measured.
+    measured: bool,
 }
 
 fn needs(topology: &Topology) -> Vec<Need> {
@@ -43,12 +50,13 @@ fn needs(topology: &Topology) -> Vec<Need> {
                     port,
                     what,
                     store,
+                    measured: what == DATABASE,
                 });
             }
         };
         match topology.database {
-            Database::Mariadb => add(Role::Mariadb, topology.ports.mariadb, "database", true),
-            Database::Postgresql => add(Role::Postgresql, topology.ports.postgresql, "database", true),
+            Database::Mariadb => add(Role::Mariadb, topology.ports.mariadb, DATABASE, true),
+            Database::Postgresql => add(Role::Postgresql, topology.ports.postgresql, DATABASE, true),
             Database::Sqlite | Database::External { .. } => {}
         }
         if topology.redis == Redis::Own {
@@ -64,6 +72,7 @@ fn needs(topology: &Topology) -> Vec<Need> {
                     port,
                     what,
                     store: true,
+                    measured: false,
                 });
             }
         }
@@ -116,10 +125,21 @@ pub(super) fn probe(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Vec<CheckRes
     if needs.is_empty() {
         return results;
     }
+    // A database that runs is not disturbed, and what it says is not ours to count.
+    for need in &mut needs {
+        need.measured &= sessions
+            .iter()
+            .filter(|session| session.host.name == need.to)
+            .flat_map(|session| &session.facts.ports)
+            .any(|fact| fact.port == need.port && fact.state == PortState::Free);
+    }
     listen(run, sessions, &needs);
     let found = connect(run, sessions, &needs);
     close(run, sessions, &needs);
-    results.extend(needs.iter().zip(found).map(|(need, found)| judge(need, found.as_ref())));
+    for (need, found) in needs.iter().zip(found) {
+        results.extend(bandwidth(topology, need, found.as_ref()));
+        results.push(judge(need, found.as_ref()));
+    }
     results
 }
 
@@ -173,6 +193,11 @@ fn connect(run: &Run<'_>, sessions: &mut [Session<'_>], needs: &[Need]) -> Vec<O
         }
         let request = Request::Connect {
             targets: own.iter().map(|(_, target)| target.clone()).collect(),
+            measured: own
+                .iter()
+                .filter(|(place, _)| needs[*place].measured)
+                .map(|(_, target)| target.clone())
+                .collect(),
             timeout_ms: CONNECT_MILLIS,
         };
         let wait = Duration::from_millis(CONNECT_MILLIS * own.len() as u64) + LISTEN;
@@ -235,6 +260,23 @@ fn judge(need: &Need, found: Option<&ConnectResult>) -> CheckResult {
     }
 }
 
+/// What comes through from a database, against what the capacity will ask of it.
+fn bandwidth(topology: &Topology, need: &Need, found: Option<&ConnectResult>) -> Option<CheckResult> {
+    let rate = found?.bytes_per_second?;
+    let nodes = topology.with_role(Role::Im).count().max(1) as u64;
+    let wanted =
+        (u64::from(topology.capacity.messages_per_second) / nodes * BYTES_OF_A_MESSAGE).max(LEAST_BYTES);
+    let megabits = |bytes: u64| bytes.saturating_mul(8) / 1_000_000;
+    Some(
+        Check::new("network.bandwidth", &need.from, &format!("bandwidth from {} on {}", need.what, need.to))
+            .measured(format!("{} Mbit/s", megabits(rate)))
+            .threshold(format!("at least {} Mbit/s", megabits(wanted)))
+            .why("a client that reads its archive, and many that come back at once, wait for it")
+            .fix("put the database and the IM core into one network with a faster link, or lower `capacity.messages_per_second`")
+            .unless(rate >= wanted, Verdict::Warn),
+    )
+}
+
 /// Hosts that talk to each other with different MTUs lose large packets where something in between drops ICMP.
 fn mtu(sessions: &[Session<'_>]) -> Vec<CheckResult> {
     let mut sizes: Vec<(u32, &str)> = sessions
@@ -263,7 +305,7 @@ fn mtu(sessions: &[Session<'_>]) -> Vec<CheckResult> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Need, judge, needs, place};
+    use super::{Need, bandwidth, judge, needs, place};
     use crate::sample;
     use maxim_model::check::Verdict;
     use maxim_model::topology::Database;
@@ -293,9 +335,18 @@ mod tests {
             port: 3306,
             what: "database",
             store: true,
+            measured: true,
         };
         let outcome = |state, micros| {
-            judge(&need, Some(&ConnectResult { target: "10.77.0.12:3306".into(), state, micros }))
+            judge(
+                &need,
+                Some(&ConnectResult {
+                    target: "10.77.0.12:3306".into(),
+                    state,
+                    micros,
+                    bytes_per_second: None,
+                }),
+            )
         };
         assert_eq!(outcome(ConnectState::Reached, 300).verdict, Verdict::Pass);
         let slow = outcome(ConnectState::Reached, 7_000);
@@ -311,6 +362,27 @@ mod tests {
                 .collect();
         assert!(messages[0] != messages[1] && messages[1] != messages[2]);
         assert_eq!(judge(&need, None).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn bandwidth_is_judged_by_what_the_capacity_asks_for() {
+        let mut topology = sample::three_hosts();
+        let need = needs(&topology).into_iter().find(|need| need.what == "database").unwrap();
+        assert!(need.measured && !needs(&topology).iter().any(|need| need.what == "Redis" && need.measured));
+        let found = |bytes_per_second| ConnectResult {
+            target: "10.77.0.12:3306".into(),
+            state: ConnectState::Reached,
+            micros: 200,
+            bytes_per_second,
+        };
+        let verdict = |topology: &maxim_model::topology::Topology, rate| {
+            bandwidth(topology, &need, Some(&found(Some(rate)))).unwrap().verdict
+        };
+        assert_eq!(verdict(&topology, 125_000_000), Verdict::Pass);
+        assert_eq!(verdict(&topology, 1_000_000), Verdict::Warn);
+        topology.capacity.messages_per_second = 20_000;
+        assert_eq!(verdict(&topology, 125_000_000), Verdict::Warn);
+        assert!(bandwidth(&topology, &need, Some(&found(None))).is_none());
     }
 
     #[test]

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// The step of an error that another program of ours would not have.
 pub(super) const OTHER_PROTOCOL: &str = "access.protocol";
+/// Of which sources the agent of this program is made: one of the same version that is made of others is another.
+pub(crate) const SOURCES: &str = env!("MAXIM_AGENT_SOURCES");
 /// The longest reply line: facts and plans of a host are far below.
 const LINE_LIMIT: usize = 64 << 20;
 /// Content goes out in pieces of this size.
@@ -71,22 +73,24 @@ impl Agent {
         let mut hello = None;
         let until = Instant::now() + deadline;
         while let Some(reply) = self.next("connect", until)? {
-            if let Reply::Hello { wire, version, access, .. } = reply {
-                hello = Some((wire, version, access));
+            if let Reply::Hello { wire, version, sources, access, .. } = reply {
+                hello = Some((wire, version, sources, access));
             }
         }
         match hello {
             // The very same program: a task that one end does not know would be misunderstood.
-            Some((WIRE_VERSION, version, granted))
-                if (granted == access || (access, granted) == (Access::ReadOnly, Access::Observe))
+            Some((WIRE_VERSION, version, sources, granted))
+                if sources == SOURCES
+                    && (granted == access || (access, granted) == (Access::ReadOnly, Access::Observe))
                     && version == env!("CARGO_PKG_VERSION") =>
             {
                 Ok(())
             }
-            Some((wire, version, granted)) => Err(EngineError::failed(
+            Some((wire, version, sources, granted)) => Err(EngineError::failed(
                 OTHER_PROTOCOL,
                 format!(
-                    "the agent speaks protocol {wire} (version {version}, {granted:?}); {WIRE_VERSION} with {access:?} was expected"
+                    "the agent speaks protocol {wire} (version {version}, sources {sources:?}, {granted:?}); {WIRE_VERSION}, {:?} with {access:?} was expected",
+                    SOURCES
                 ),
             )
             .on(&self.host)

@@ -6,6 +6,7 @@
 
 use crate::delivery::Artefacts;
 use crate::error::EngineError;
+use crate::phases::measure::READY_PATH;
 use crate::secrets::Secrets;
 use crate::state::Installed;
 use base64::Engine as _;
@@ -48,7 +49,7 @@ pub(crate) fn value(
     secrets: &Secrets,
 ) -> Result<Value, EngineError> {
     let mut value = json!({
-        "topology": "", "known_hosts": "", "state": "", "authorized_key": "",
+        "topology": "", "known_hosts": "", "state": "", "authorized_key": "", "agent": agent(topology, host),
         "marker": format!("maxim-console@{}", topology.name),
     });
     let has_console = topology.with_role(Role::Console).next().is_some();
@@ -63,15 +64,26 @@ pub(crate) fn value(
         let consoles: Vec<&str> =
             topology.with_role(Role::Console).map(|host| host.address.as_str()).collect();
         value["authorized_key"] = format!(
-            "restrict,from=\"{}\",command=\"{} agent --observe\" ssh-ed25519 {} maxim-console@{}",
+            "restrict,from=\"{}\",command=\"{} {}\" ssh-ed25519 {} maxim-console@{}",
             consoles.join(","),
             program.path,
+            agent(topology, host),
             STANDARD.encode(public_of(key)?),
             topology.name
         )
         .into();
     }
     Ok(value)
+}
+
+/// Arguments of the agent that a console reaches: it names the one page of health that a measurement reads
+/// ([`crate::phases::measure`]), on hosts that have it.
+fn agent(topology: &Topology, host: &Host) -> String {
+    if host.roles.contains(&Role::Im) {
+        format!("agent --observe --get {}{READY_PATH}", topology.ports.metrics)
+    } else {
+        "agent --observe".to_owned()
+    }
 }
 
 /// The topology as the console uses it (JSON is YAML).
@@ -277,6 +289,7 @@ mod tests {
             "{line}"
         );
         assert!(line.contains(" agent --observe\" ssh-ed25519 AAAA"), "{line}");
+        assert_eq!(seen["agent"], "agent --observe --get 9280/readyz", "the IM core is here");
         assert_eq!((&other["topology"], &other["known_hosts"]), (&"".into(), &"".into()));
         for text in [&seen, &other] {
             assert!(!text.to_string().contains("PRIVATE KEY"));

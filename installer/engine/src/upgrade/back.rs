@@ -54,7 +54,7 @@ pub fn rollback(context: &Context, options: RollbackOptions) -> Result<RollbackO
     let _control = if options.dry_run { None } else { Some(context.state.lock(&state::owner("rollback"))?) };
     let mut record = refuse_where_there_is_no_way_back(record::load(&context.state)?.as_ref())?;
     let mut material = Material::load(&run)?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     let outcome = (|| {
         probe::probe(&run, &mut sessions, DiskProbe::No);
         if let Some(error) = connect::errors(&mut sessions) {
@@ -230,6 +230,7 @@ pub(super) fn take_back(
     previous.save(&context.state, kept::APPLIED)?;
     record.phase = Phase::RolledBack;
     record::save(&context.state, record)?;
+    state::copy::publish(run, sessions)?;
     Ok(done)
 }
 

@@ -40,7 +40,7 @@ pub fn finalize(context: &Context, dry_run: bool) -> Result<FinalizeOutcome, Eng
     let _control =
         if dry_run { None } else { Some(context.state.lock(&state::owner("upgrade --finalize"))?) };
     let material = Material::load(&run)?;
-    let mut sessions = connect::connect(&run);
+    let mut sessions = connect::connect(&run)?;
     let outcome = (|| {
         probe::probe(&run, &mut sessions, DiskProbe::No);
         if let Some(error) = connect::errors(&mut sessions) {
@@ -58,6 +58,7 @@ pub fn finalize(context: &Context, dry_run: bool) -> Result<FinalizeOutcome, Eng
         } else {
             connect::lock_hosts(&run, &mut sessions, "upgrade --finalize")?;
             outcome.migrations = on(&run, &mut sessions, &material)?;
+            state::copy::publish(&run, &mut sessions)?;
             outcome.components = measure::components(&run, &mut sessions, &installed, true);
         }
         outcome.timings = run.emitter.timings();

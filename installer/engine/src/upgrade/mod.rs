@@ -159,7 +159,7 @@ pub(crate) fn upgrade_with(run: &Run<'_>, options: UpgradeOptions) -> Result<Upg
     let mut material = Material::load(run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
     let mut upgrade = Upgrade { run, options, installed, record, from, to, manifest, snapshot };
-    let mut sessions = connect::connect(run);
+    let mut sessions = connect::connect(run)?;
     let outcome = upgrade.on(&mut sessions, &mut material);
     connect::release(&mut sessions);
     outcome
@@ -241,6 +241,7 @@ impl Upgrade<'_> {
             outcome.finalized = true;
         }
         let installed = context.state.installed()?.unwrap_or_default();
+        state::copy::publish(self.run, sessions)?;
         outcome.components = measure::components(self.run, sessions, &installed, true);
         outcome.timings = self.run.emitter.timings();
         Ok(outcome)
@@ -281,6 +282,7 @@ impl Upgrade<'_> {
         if record.snapshot.is_empty() {
             run.emitter.warn("", "snapshot", "no snapshot was taken before this upgrade", "");
         }
+        state::copy::publish(run, sessions)?;
         let mut done = stage::stage(run, sessions, tasks, changes, material)?;
         context.cancel.check("upgrade")?;
 

@@ -107,7 +107,7 @@ impl Scene {
             snapshot: String::new(),
         };
         let mut material = Material::load(&run).unwrap();
-        let mut sessions = connect::connect(&run);
+        let mut sessions = connect::connect(&run).unwrap();
         let outcome = upgrade.on(&mut sessions, &mut material);
         connect::release(&mut sessions);
         outcome
@@ -117,7 +117,7 @@ impl Scene {
     fn rollback(&self) -> Result<usize, EngineError> {
         let run = self.run("rollback");
         let material = Material::load(&run).unwrap();
-        let mut sessions = connect::connect(&run);
+        let mut sessions = connect::connect(&run).unwrap();
         connect::lock_hosts(&run, &mut sessions, "rollback").unwrap();
         let mut record = record::load(&self.context.state).unwrap().unwrap();
         let done = back::take_back(&run, &mut sessions, &material, &mut record, true);

@@ -1,0 +1,191 @@
+//! Two control hosts and one cluster: what is taken over, who is refused, what is written.
+
+use super::{ADOPTED, Files, Head, STALE, adopt_with, is_newer, publish, publish_uninstalled};
+use crate::context::{AssumeYes, CancelFlag, Context};
+use crate::delivery::Delivery;
+use crate::error::EngineError;
+use crate::events::Collector;
+use crate::fake::Fleet;
+use crate::phases::connect;
+use crate::run::Run;
+use crate::sample;
+use crate::state::{Installed, StateDir};
+use maxim_model::topology::AccessSecrets;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Somebody at a control host, with a fleet that others work on too.
+struct Person {
+    context: Context,
+    fleet: Arc<Fleet>,
+}
+
+impl Person {
+    fn new(folder: &Path, name: &str, fleet: &Arc<Fleet>) -> Self {
+        let context = Context {
+            topology: sample::three_hosts(),
+            topology_text: "name: acme\n".into(),
+            delivery: Delivery::None,
+            state: StateDir::at(folder.join(name)),
+            access: AccessSecrets::default(),
+            concurrency: 8,
+            force: Vec::new(),
+            events: Arc::new(Collector::default()),
+            ask: Arc::new(AssumeYes),
+            cancel: CancelFlag::new(),
+            program: "/nonexistent".into(),
+            agent_socket: None,
+        };
+        Self { context, fleet: Arc::clone(fleet) }
+    }
+
+    fn run(&self, action: &str, writes: bool) -> Run<'_> {
+        let fleet: Arc<Fleet> = Arc::clone(&self.fleet);
+        Run::with_connector(&self.context, action, writes, fleet).unwrap()
+    }
+
+    /// What an install does with the state: connect, lock, change it, write it.
+    fn install(&self, secret: &str) -> Result<(), EngineError> {
+        let run = self.run("install", true);
+        let _control = self.context.state.lock("test").unwrap();
+        let mut sessions = connect::connect(&run)?;
+        connect::lock_hosts(&run, &mut sessions, "install")?;
+        let state = &self.context.state;
+        state.save_topology(&self.context.topology_text)?;
+        state.save_installed(&Installed { generation: 1, ..Installed::default() })?;
+        crate::files::write_whole(&state.file("secrets.json"), secret.as_bytes(), 0o600)?;
+        publish(&run, &mut sessions)?;
+        connect::release(&mut sessions);
+        Ok(())
+    }
+
+    fn look(&self, action: &str) -> Result<(), EngineError> {
+        let run = self.run(action, false);
+        let mut sessions = connect::connect(&run)?;
+        connect::release(&mut sessions);
+        Ok(())
+    }
+
+    fn secret(&self) -> String {
+        std::fs::read_to_string(self.context.state.file("secrets.json")).unwrap()
+    }
+
+    fn generation(&self) -> u64 {
+        Head::load(&self.context.state).unwrap().unwrap().generation
+    }
+}
+
+fn scene() -> (tempfile::TempDir, Arc<Fleet>, Person, Person) {
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = Arc::new(Fleet::new(&sample::three_hosts(), CancelFlag::new()));
+    let (anna, ben) = (Person::new(folder.path(), "anna", &fleet), Person::new(folder.path(), "ben", &fleet));
+    (folder, fleet, anna, ben)
+}
+
+#[test]
+fn a_second_control_host_takes_the_state_over_and_the_first_is_told() {
+    let (_folder, fleet, anna, mut ben) = scene();
+    anna.install("one").unwrap();
+    assert_eq!((anna.generation(), fleet.mutations()), (1, 3));
+    anna.install("one").unwrap();
+    assert_eq!((anna.generation(), fleet.mutations()), (1, 3), "nothing new, nothing written");
+    assert!(!ben.context.state.file("secrets.json").exists());
+
+    // Ben has nothing: his run fetches the state and begins anew.
+    let error = ben.install("made by ben").unwrap_err();
+    assert_eq!(error.step, ADOPTED, "{error}");
+    assert_eq!((ben.secret(), ben.generation()), ("one".into(), 1));
+    ben.context.topology_text = "name: acme # ben\n".into();
+    ben.install("two").unwrap();
+    assert_eq!(ben.generation(), 2);
+
+    // Anna's topology is not the one that was applied last: she is refused once, and what she had is kept.
+    let error = anna.install("three").unwrap_err();
+    assert_eq!((error.step.as_str(), error.exit_code()), (STALE, 5), "{error}");
+    assert!(error.cause.contains("generation 2") && error.hint.contains("maxim.ctl plan"), "{error:?}");
+    assert_eq!((anna.secret(), anna.generation()), ("two".into(), 2));
+    let replaced = std::fs::read_to_string(anna.context.state.file("topology.yaml.replaced")).unwrap();
+    assert_eq!(replaced, "name: acme\n");
+    anna.install("two").unwrap();
+    assert_eq!(anna.generation(), 3, "her own topology, knowingly");
+}
+
+#[test]
+fn who_only_looks_goes_on_with_what_was_fetched() {
+    let (_folder, _fleet, anna, ben) = scene();
+    anna.install("one").unwrap();
+    assert!(adopt_with(&ben.run("adopt", false)).unwrap());
+    anna.install("two").unwrap();
+    ben.look("status").unwrap();
+    assert_eq!(ben.secret(), "two");
+    anna.install("three").unwrap();
+    assert_eq!(ben.look("plan").unwrap_err().step, ADOPTED);
+    ben.look("plan").unwrap();
+    assert_eq!(ben.secret(), "three");
+}
+
+#[test]
+fn somebody_who_writes_between_looking_and_locking_is_noticed() {
+    let (_folder, _fleet, anna, ben) = scene();
+    anna.install("one").unwrap();
+    let run = anna.run("install", true);
+    let mut sessions = connect::connect(&run).unwrap();
+    assert_eq!(ben.install("").unwrap_err().step, ADOPTED);
+    ben.install("two").unwrap();
+    let error = connect::lock_hosts(&run, &mut sessions, "install").unwrap_err();
+    assert_eq!((error.step.as_str(), error.exit_code()), (STALE, 5), "{error}");
+}
+
+#[test]
+fn an_uninstall_leaves_secrets_for_the_data_and_nothing_installed() {
+    let (_folder, _fleet, anna, ben) = scene();
+    anna.install("one").unwrap();
+    let run = anna.run("uninstall", true);
+    let mut sessions = connect::connect(&run).unwrap();
+    connect::lock_hosts(&run, &mut sessions, "uninstall").unwrap();
+    publish_uninstalled(&run, &mut sessions).unwrap();
+    connect::release(&mut sessions);
+    anna.context.state.forget_installed().unwrap();
+    assert!(!adopt_with(&ben.run("adopt", false)).unwrap());
+    assert_eq!((ben.secret(), ben.context.state.installed().unwrap()), ("one".into(), None));
+    anna.look("plan").unwrap();
+    assert_eq!(anna.context.state.installed().unwrap(), None);
+}
+
+#[test]
+fn a_run_that_was_killed_after_it_wrote_is_not_refused() {
+    let (_folder, _fleet, anna, _ben) = scene();
+    anna.install("one").unwrap();
+    let before = Head::load(&anna.context.state).unwrap().unwrap();
+    anna.install("two").unwrap();
+    before.save(&anna.context.state).unwrap();
+    anna.install("two").unwrap();
+    assert_eq!(anna.generation(), 2);
+}
+
+#[test]
+fn another_installation_and_a_higher_number_are_newer() {
+    let head = |id: &str, generation| Head {
+        format: 1,
+        id: id.into(),
+        generation,
+        by: String::new(),
+        at: String::new(),
+        digest: String::new(),
+    };
+    assert!(is_newer(&head("a", 1), None));
+    assert!(is_newer(&head("a", 3), Some(&head("a", 2))));
+    assert!(is_newer(&head("b", 1), Some(&head("a", 9))), "installed anew after a purge");
+    assert!(!is_newer(&head("a", 2), Some(&head("a", 2))));
+    assert!(!is_newer(&head("a", 1), Some(&head("a", 2))), "a disk of the console's host from before");
+}
+
+#[test]
+fn names_and_contents_count_in_the_digest() {
+    let digest = |pairs: &[(&str, &str)]| {
+        let files = pairs.iter().map(|(name, text)| ((*name).to_owned(), maxim_model::Secret::new(*text)));
+        Files(files.collect()).digest()
+    };
+    assert_ne!(digest(&[("a", "bc")]), digest(&[("ab", "c")]));
+    assert_ne!(digest(&[("a", "b"), ("c", "")]), digest(&[("a", ""), ("c", "b")]));
+}
