@@ -19,7 +19,7 @@ const AGENT_MEMORY_KB: u64 = 64 * 1024;
 const BYTES_TO_A_HOST: u64 = 1_000_000;
 
 /// Two people chat through a cluster, one in a terminal at one node, one in a browser at another.
-fn people_chat(cluster: &Cluster, result: &Value, terminal: usize, browser: usize, name: &str) {
+pub fn people_chat(cluster: &Cluster, result: &Value, terminal: usize, browser: usize, name: &str) {
     let (admin, password) = first_account(result);
     let member = cluster.add_user(name, "correct-horse");
     terminal_and_browser(
