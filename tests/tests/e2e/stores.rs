@@ -77,7 +77,7 @@ fn mariadb(kept: &Kept, app: &Host, address: &str) {
             [&[defaults.as_str(), "-h", address, "-N", "-B"], more, &["-e", "SELECT 40 + 2", "maxim"]];
         client(app, "mariadb", &arguments.concat(), ("LC_ALL", "C.UTF-8"))
     };
-    is_refused(&ask(&["--skip-ssl"]), "Access denied");
+    is_refused(&ask(&["--skip-ssl"]), "insecure transport");
     let good = ask(&["--ssl", "--ssl-verify-server-cert", &authority]);
     assert_eq!(said(&good), "42\n");
 }
