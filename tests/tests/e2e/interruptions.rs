@@ -209,8 +209,7 @@ impl<'a> Left<'a> {
             for component in finished.iter().filter_map(|step| step.strip_suffix("/service")) {
                 host.sh(&format!("systemctl is-active maxim-{component}")).unwrap();
             }
-            let half =
-                host.sh("find /opt/maxim /etc/maxim -name '.*' -not -path '/opt/maxim/images/*/*'").unwrap();
+            let half = host.sh("find /opt/maxim /etc/maxim /var/lib/maxim -name '.maxim-new-*'").unwrap();
             assert_eq!(half, "", "half written on {name}");
             wait_for("the agents to end", Duration::from_secs(10), || {
                 agents(cluster.testbed.folder(), name).is_empty().then_some(())

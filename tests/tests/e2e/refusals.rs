@@ -88,7 +88,7 @@ fn a_wrong_sudo_password_is_refused_and_not_shown() {
     let wrong = format!("not-{SUDO_PASSWORD}");
     let path = cluster.person.file("sudo-password", &format!("{wrong}\n"));
     assert!(Command::new("chmod").args(["0600", &path]).status().unwrap().success());
-    let outcome = refused(&cluster, 3, ("access.sudo", "solo"), &["sudo"]);
+    let outcome = refused(&cluster, 3, ("access.sudo_password", "solo"), &[USER_SUDO_PASSWORD]);
     assert!(!outcome.stdout.contains(&wrong) && !outcome.stderr.contains(&wrong), "the password is shown");
 }
 
