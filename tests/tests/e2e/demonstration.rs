@@ -175,7 +175,6 @@ fn redis_dies_between_two_nodes(cluster: &Cluster, first: &str, second: &str) {
     for load in &loads {
         load.goes_on(100);
     }
-    cluster.wait_well();
     for (load, at) in loads.into_iter().zip([second, first, second]) {
         load.end_with_nothing_lost(at);
     }

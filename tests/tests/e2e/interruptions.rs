@@ -183,6 +183,18 @@ fn a_disk_that_fills_up_in_the_middle_is_named_and_an_install_goes_on_when_there
     cluster.chat(&outcome.result(), "room");
 }
 
+/// A connection on which the other end does not answer is given up after so long (`remote/ssh/reach.rs` of the engine).
+const NOTICED: Duration = Duration::from_secs(10);
+/// What a host has begun it finishes; of the first stages nothing takes longer, on a busy machine either.
+const FINISHED: Duration = Duration::from_secs(30);
+
+/// Holds an install to the deadline by which it must have ended when a host was lost at `since`.
+#[track_caller]
+fn ended_in_time(since: Instant) {
+    println!("ended {:?} after the loss", since.elapsed());
+    assert!(since.elapsed() < NOTICED + FINISHED, "{:?}", since.elapsed());
+}
+
 /// What hosts other than the one that failed were left as.
 struct Left<'a> {
     cluster: &'a Cluster,
@@ -254,9 +266,8 @@ fn a_host_that_dies_in_the_middle_is_named_and_comes_back() {
     cluster.testbed.host("db1").power_off_hard().unwrap();
     let started = Instant::now();
     let outcome = running.end().exits(1);
-    assert!(started.elapsed() < Duration::from_mins(1), "{:?}", started.elapsed());
+    ended_in_time(started);
     let errors = outcome.result()["errors"].clone();
-    println!("{errors:#}");
     let named = errors.as_array().unwrap().iter().any(|error| error["host"] == "db1" && error["step"] != "");
     assert!(named, "{errors:#}");
     let left = Left::consistent(&cluster, &outcome.events(), &["app1", "cache1"]);
@@ -274,8 +285,7 @@ fn a_host_that_is_cut_off_in_the_middle_ends_the_install_within_the_deadline() {
     cluster.testbed.host("db1").cut_off().unwrap();
     let started = Instant::now();
     let outcome = running.end().exits(1).says(&["db1"]);
-    assert!(started.elapsed() < Duration::from_mins(3), "{:?}", started.elapsed());
-    println!("{:#}", outcome.result()["errors"]);
+    ended_in_time(started);
     assert!(outcome.result()["errors"].as_array().unwrap().iter().any(|error| error["host"] == "db1"));
     let left = Left::consistent(&cluster, &outcome.events(), &["app1", "cache1"]);
     cluster.testbed.host("db1").reconnect().unwrap();
