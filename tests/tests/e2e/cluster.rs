@@ -243,11 +243,10 @@ fn a_list_of_addresses_is_enough_and_a_purge_leaves_hosts_as_they_were() {
     assert!(is_well(&result), "{result:#}");
     assert_eq!(result["domain"], "im.acme.example");
     assert!(outcome.events().iter().any(|event| event["event"] == "canary"), "proven by a message");
-    let runs = |host: &Host, service: &str| {
-        host.sh(&format!("systemctl is-active maxim-{service}")).unwrap();
-    };
     for (host, services) in hosts.iter().zip([&["im", "console"][..], &["mariadb"], &["redis"]]) {
-        services.iter().for_each(|service| runs(host, service));
+        for service in services {
+            host.sh(&format!("systemctl is-active maxim-{service}")).unwrap();
+        }
     }
     // Of this cluster alone nothing has to be said.
     let status = person.run(&["status", "--output", "json"]).ok().result();

@@ -132,7 +132,7 @@ pub fn seed() -> usize {
 }
 
 #[test]
-fn an_install_killed_at_any_moment_is_completed_by_the_next() {
+fn an_install_killed_at_any_moment_completed_by_the_next() {
     let seed = seed();
     // Well apart: one of the first seven, one of the next seven, one of the last six.
     let chosen = [seed % 7, 7 + seed / 7 % 7, 14 + seed / 49 % 6];
@@ -235,7 +235,7 @@ impl<'a> Left<'a> {
 
     /// The next install, which completes it, finds every file that was there whole: it writes none of them again.
     #[track_caller]
-    fn is_completed_by_the_next(self) {
+    fn completed_by_the_next(self) {
         let outcome = install_when_free(self.cluster).ok();
         assert!(is_well(&outcome.result()));
         for (host, before) in &self.hosts {
@@ -272,7 +272,7 @@ fn a_host_that_dies_in_the_middle_is_named_and_comes_back() {
     assert!(named, "{errors:#}");
     let left = Left::consistent(&cluster, &outcome.events(), &["app1", "cache1"]);
     cluster.testbed.host("db1").boot().unwrap();
-    left.is_completed_by_the_next();
+    left.completed_by_the_next();
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn a_host_that_is_cut_off_in_the_middle_ends_the_install_within_the_deadline() {
     assert!(outcome.result()["errors"].as_array().unwrap().iter().any(|error| error["host"] == "db1"));
     let left = Left::consistent(&cluster, &outcome.events(), &["app1", "cache1"]);
     cluster.testbed.host("db1").reconnect().unwrap();
-    left.is_completed_by_the_next();
+    left.completed_by_the_next();
 }
 
 #[test]
