@@ -268,7 +268,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (ours, clusters) = (folder.path().join("maxim"), folder.path().join("maxim/clusters"));
         let both = ["one", "two"].map(|name| StateDir::of_cluster(&clusters, name));
-        both.iter().for_each(|state| state.create().unwrap());
+        for state in &both {
+            state.create().unwrap();
+        }
         both[0].remove().unwrap();
         assert!(clusters.exists());
         std::fs::create_dir(ours.join("keys")).unwrap();
