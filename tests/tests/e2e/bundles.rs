@@ -277,11 +277,15 @@ fn a_broken_bundle_changes_no_host() {
     let count = if all { 40 } else { 3 };
     let part = length / count;
     println!("seed {seed}");
-    for number in 0..count {
-        let at = number * part + seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(number * 7919) % part;
+    let anywhere = (0..count).map(|number| {
+        number * part + seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(number * 7919) % part
+    });
+    // And in the program, which hosts are sent before anything else.
+    let program = found[0].content + seed % found[0].size;
+    for (number, at) in (0..).zip(anywhere.chain([program])) {
         let mut byte = [0];
         file.read_exact_at(&mut byte, at).unwrap();
-        let bit = 1 << ((seed + number) % 8);
+        let bit = 1 << (seed.wrapping_add(number) % 8);
         file.write_all_at(&[byte[0] ^ bit], at).unwrap();
         let name = named(&found, at);
         println!("bit {bit:#x} of byte {at}, in {name}");
