@@ -32,6 +32,10 @@ mod embedded;
 mod harness;
 #[path = "e2e/interruptions.rs"]
 mod interruptions;
+#[path = "e2e/launcher.rs"]
+mod launcher;
+#[path = "e2e/local.rs"]
+mod local;
 #[path = "e2e/operations.rs"]
 mod operations;
 #[path = "e2e/people.rs"]
@@ -44,6 +48,8 @@ mod project;
 mod refusals;
 #[path = "e2e/secrets.rs"]
 mod secrets;
+#[path = "e2e/stores.rs"]
+mod stores;
 #[path = "e2e/upgrade.rs"]
 mod upgrade;
 

@@ -10,6 +10,7 @@ use crate::error::EngineError;
 use crate::files;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -118,14 +119,22 @@ impl StateDir {
         files::private_folder(&self.path)
     }
 
-    /// Removes the folder with all in it.
+    /// Removes the folder with all in it; with the last cluster `maxim/clusters` goes, too: a host that was installed
+    /// locally is left as it was.
     pub fn remove(&self) -> Result<(), EngineError> {
         match std::fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(EngineError::failed("state", format!("{}: {error}", self.path.display())))
+                return Err(EngineError::failed("state", format!("{}: {error}", self.path.display())));
             }
-            _ => Ok(()),
+            _ => {}
         }
+        for (folder, name) in self.path.ancestors().skip(1).zip(["clusters", "maxim"]) {
+            // Only ours, and only when nothing is left in it; the keys of a developer, for one, stay.
+            if folder.file_name() != Some(OsStr::new(name)) || std::fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The topology as last applied; none when nothing was installed from here.
@@ -253,5 +262,25 @@ mod tests {
         state.remove().unwrap();
         state.remove().unwrap();
         assert!(StateDir::list(folder.path()).is_empty());
+        assert!(folder.path().exists(), "a folder of another name is not ours");
+    }
+
+    #[test]
+    fn the_last_cluster_takes_the_folders_of_clusters_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, clusters) = (folder.path().join("maxim"), folder.path().join("maxim/clusters"));
+        let both = ["one", "two"].map(|name| StateDir::of_cluster(&clusters, name));
+        for state in &both {
+            state.create().unwrap();
+        }
+        both[0].remove().unwrap();
+        assert!(clusters.exists());
+        std::fs::create_dir(ours.join("keys")).unwrap();
+        both[1].remove().unwrap();
+        assert!(!clusters.exists() && ours.join("keys").exists());
+        both[1].create().unwrap();
+        std::fs::remove_dir(ours.join("keys")).unwrap();
+        both[1].remove().unwrap();
+        assert!(!ours.exists() && folder.path().exists());
     }
 }

@@ -25,6 +25,12 @@ const BOOT_LIMIT: Duration = Duration::from_secs(90);
 const ENTER: &str = "echo $$ >\"$0/pid\" && while read -r group; do echo $$ >\"$group/cgroup.procs\" || exit 1; \
                      done <\"$0/cgroups\" && exec \"$@\"";
 
+/// nspawn makes `/proc/sys` read-only. A fresh `proc` is not: its `net` shows the namespace of who looks.
+const KERNEL_SETTINGS: &str = "set -e; mkdir -p /run/proc /run/vm; mount -t proc proc /run/proc; \
+    mount --bind /run/proc/sys/net /proc/sys/net; umount -l /run/proc; \
+    cp -r --no-preserve=mode /proc/sys/vm/. /run/vm/ 2>/dev/null || true; \
+    mount --bind /run/vm /proc/sys/vm";
+
 /// What a program on a host said and how it ended.
 #[derive(Debug, Clone)]
 pub struct Output {
@@ -143,6 +149,9 @@ impl Host {
             self.write_file("/usr/local/share/meminfo", meminfo(mebibytes))?;
             self.sh("mount --bind /usr/local/share/meminfo /proc/meminfo")?;
         }
+        if self.spec.kernel_settings {
+            self.sh(KERNEL_SETTINGS)?;
+        }
         let state = self.exec(
             "systemctl is-system-running --wait || \
              { systemctl --failed --no-legend --plain; journalctl -q -b -p warning --no-pager | tail -n 20; }",
@@ -212,6 +221,13 @@ impl Host {
     pub fn copy(&self, from: &Path, to: &str, mode: &str) -> Result<()> {
         self.write_file(to, fs::read(from).with_context(|| format!("read {}", from.display()))?)?;
         run(Command::new("chmod").arg(mode).arg(self.root().join(to.trim_start_matches('/')))).map(drop)
+    }
+
+    /// A program of this machine that stands on the host's network, as if it were run there.
+    pub fn from_its_network(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.bridge.namespace(self.name()), program]);
+        command
     }
 
     /// Bytes that the network has brought it since it was made, counted on its cable.

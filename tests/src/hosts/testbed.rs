@@ -32,6 +32,8 @@ pub struct HostSpec {
     pub memory_mib: Option<u64>,
     /// Small file systems: path and size in MiB.
     pub tmpfs: Vec<(String, u32)>,
+    /// Whether it may change kernel settings, as a machine can.
+    pub kernel_settings: bool,
 }
 
 impl HostSpec {
@@ -48,6 +50,12 @@ impl HostSpec {
     /// The same with `mebibytes` of memory to be seen.
     pub fn memory_mib(self, mebibytes: u64) -> Self {
         Self { memory_mib: Some(mebibytes), ..self }
+    }
+
+    /// The same with kernel settings that can be changed: those of its network are its own and real; those of memory
+    /// would be this whole machine's, so it has a copy of them that nothing obeys.
+    pub fn kernel_settings(self) -> Self {
+        Self { kernel_settings: true, ..self }
     }
 
     /// The same with a file system of `megabytes` mounted at `path`.

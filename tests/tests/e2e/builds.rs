@@ -2,7 +2,7 @@
 //! is never changed unless somebody says so.
 //!
 //! Programs, images and web chat are in the cache by now (`tests/run` has built a bundle), so a build takes seconds.
-//! With `MAXIM_TEST_ALL` the images are composed anew from packages, too.
+//! With `MAXIM_TEST_ALL` the images are composed anew from packages, and the programs compiled anew, too.
 
 use crate::product::{Outcome, Person, bundle, checkout, programs};
 use serde_json::Value;
@@ -111,6 +111,8 @@ fn two_builds_from_one_lock_file_are_the_same_bytes() {
         println!("{}", build(&third, Some(&cache)).ok().stdout);
         assert!(cache.join("maxim/images").is_dir(), "the images were composed anew");
         assert_eq!(difference(&second, &third), None);
+        // And the compiler's output, by itself.
+        crate::launcher::a_clone_built_from_nothing_is_the_same_bytes();
     }
 }
 

@@ -120,15 +120,31 @@ fn one_bit_flipped_anywhere_is_found_and_named() {
     verify(&person, &path).ok();
 }
 
+/// What a refusal must name for a fault at this byte: the member whose header, content or padding it is in, or the end
+/// of the bundle.
+fn named(found: &[Member], at: u64) -> String {
+    let end = |member: &Member| member.content + member.size.div_ceil(512) * 512;
+    found
+        .iter()
+        .find(|member| at < end(member))
+        .map_or_else(|| "its end".to_owned(), |member| member.name.clone())
+}
+
 #[test]
-fn a_truncated_bundle_is_refused() {
+fn a_truncated_bundle_is_refused_and_says_where_it_breaks_off() {
     let person = Person::new();
     let path = copy(&person);
+    let found = members(&path);
     let length = fs::metadata(&path).unwrap().len();
     let file = File::options().write(true).open(&path).unwrap();
-    for keep in [length - 1, length - 1024, length * 2 / 3, length / 3, 5000, 600, 1, 0] {
+    let inside = |member: &Member| [member.content + member.size / 2, member.content, member.header];
+    let mut places = vec![length - 1, length - 1024, length * 2 / 3, length / 3, 600, 1, 0];
+    places.extend(found[1..4].iter().flat_map(inside));
+    // Shorter and shorter: what is cut off does not come back.
+    places.sort_unstable();
+    for keep in places.into_iter().rev() {
         file.set_len(keep).unwrap();
-        verify(&person, &path).exits(5);
+        verify(&person, &path).exits(5).says(&["is cut off there", &named(&found, keep)]);
     }
 }
 
@@ -140,18 +156,23 @@ fn something_appended_or_unnamed_is_refused() {
     verify(&person, &path).exits(5);
 }
 
+/// A new pair of keys by stock minisign.
+fn make_key(secret: &Path, public: &Path) {
+    let made = Command::new("minisign")
+        .args(["-G", "-W", "-f", "-s"])
+        .arg(secret)
+        .arg("-p")
+        .arg(public)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
 #[test]
 fn a_bundle_of_another_key_is_refused() {
     let person = Person::new();
     let other = person.home().join("other.pub");
-    let made = Command::new("minisign")
-        .args(["-G", "-W", "-f", "-s"])
-        .arg(person.home().join("other.key"))
-        .arg("-p")
-        .arg(&other)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    make_key(&person.home().join("other.key"), &other);
     let path = bundle().to_str().unwrap();
     person.run(&["bundle", "verify", path, "--trust-key", other.to_str().unwrap()]).exits(5).says(&["key"]);
 }
@@ -206,14 +227,7 @@ fn a_bundle_for_another_processor_is_refused() {
     let person = Person::new();
     let path = copy(&person);
     let (secret, public) = (person.home().join("other.key"), person.home().join("other.pub"));
-    let made = Command::new("minisign")
-        .args(["-G", "-W", "-f", "-s"])
-        .arg(&secret)
-        .arg("-p")
-        .arg(&public)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    make_key(&secret, &public);
     let key = fs::read_to_string(&public).unwrap().lines().nth(1).unwrap().to_owned();
     let own = fs::read_to_string(key_of(bundle())).unwrap().lines().nth(1).unwrap().to_owned();
     let secret = secret.to_str().unwrap();
@@ -227,36 +241,64 @@ fn a_bundle_for_another_processor_is_refused() {
         assert!(manifest.contains(from));
         manifest.replace(from, to)
     });
-    let cluster = Cluster::of_one();
+    changes_no_host(&Cluster::of_one(), &path, &public, &["aarch64", "x86_64"]);
+}
+
+/// Installs from a bundle that must be refused with `words`, and sees that the host and the control host are as they were.
+#[track_caller]
+fn changes_no_host(cluster: &Cluster, path: &Path, key: &Path, words: &[&str]) {
     let host = cluster.testbed.host("solo");
     let before = host.snapshot().unwrap();
     let mut arguments = install_arguments(&cluster.file);
-    for (flag, value) in [("--bundle", &path), ("--trust-key", &public)] {
+    for (flag, value) in [("--bundle", path), ("--trust-key", key)] {
         let at = arguments.iter().position(|argument| argument == flag).unwrap();
         arguments[at + 1] = value.display().to_string();
     }
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    cluster.person.run(&arguments).exits(5).says(&["aarch64", "x86_64"]);
+    cluster.person.run(&arguments).exits(5).says(words);
     assert_eq!(before.changes_to(&host.snapshot().unwrap()), vec![], "not even the agent is left");
+    let kept = cluster.person.home().join(".local/share/maxim/clusters/acme");
+    for file in ["topology.yaml", "bundle.pub"] {
+        assert!(!kept.join(file).exists(), "{file} is kept of an install that was refused");
+    }
 }
 
 #[test]
 fn a_broken_bundle_changes_no_host() {
     let cluster = Cluster::of_one();
     let path = copy(&cluster.person);
-    let image =
-        members(&path).into_iter().find(|member| member.name.contains("mariadb") && member.size > 1 << 20);
-    let image = image.expect("the image of MariaDB is in the bundle");
+    let key = key_of(bundle());
+    let found = members(&path);
     let file = File::options().read(true).write(true).open(&path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, image.content + image.size / 2).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], image.content + image.size / 2).unwrap();
-    let host = cluster.testbed.host("solo");
-    let before = host.snapshot().unwrap();
-    let mut arguments = install_arguments(&cluster.file);
-    let at = arguments.iter().position(|argument| argument == "--bundle").unwrap();
-    arguments[at + 1] = path.display().to_string();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    cluster.person.run(&arguments).exits(5).says(&[&image.name]);
-    assert_eq!(before.changes_to(&host.snapshot().unwrap()), vec![], "not even the agent is left");
+    let length = file.metadata().unwrap().len();
+    let all = std::env::var_os("MAXIM_TEST_ALL").is_some();
+    // Anywhere in the whole file, each part of it once: in what a seed has chosen.
+    let seed = crate::interruptions::seed() as u64;
+    let count = if all { 40 } else { 3 };
+    let part = length / count;
+    println!("seed {seed}");
+    let anywhere = (0..count).map(|number| {
+        number * part + seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(number * 7919) % part
+    });
+    // And in the program, which hosts are sent before anything else.
+    let program = found[0].content + seed % found[0].size;
+    for (number, at) in (0..).zip(anywhere.chain([program])) {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        let bit = 1 << (seed.wrapping_add(number) % 8);
+        file.write_all_at(&[byte[0] ^ bit], at).unwrap();
+        let name = named(&found, at);
+        println!("bit {bit:#x} of byte {at}, in {name}");
+        // A broken signature is told as that of the manifest.
+        changes_no_host(&cluster, &path, &key, &[name.trim_end_matches(".minisig")]);
+        file.write_all_at(&byte, at).unwrap();
+    }
+    // Cut off in the middle of a member.
+    let image = found.iter().find(|member| member.name.contains("mariadb")).expect("the image of MariaDB");
+    file.set_len(image.content + image.size / 2).unwrap();
+    changes_no_host(&cluster, &path, &key, &[&image.name, "is cut off there"]);
+    // As it was published, but by somebody else.
+    let other = cluster.person.home().join("other.pub");
+    make_key(&cluster.person.home().join("other.key"), &other);
+    changes_no_host(&cluster, bundle(), &other, &["another key", "fingerprint"]);
 }

@@ -2,13 +2,17 @@
 //! nothing twice, survive restarts, leave nothing.
 
 use crate::delivery::{restarts_gracefully, survives_kills};
-use crate::demonstration::services_are_sandboxed;
-use crate::product::{Outcome, Person, authority, cluster_file, first_account, install_arguments, sign_in};
+use crate::demonstration::{people_chat, services_are_sandboxed};
+use crate::product::{
+    Outcome, Person, authority, cluster_file, delivered, first_account, install_arguments, sign_in,
+};
+use crate::stores::{plain_text_is_refused, postgresql_refuses_plain_text};
 use maxim_tests::chat::{Chat, Server, Tls};
 use maxim_tests::hosts::{
-    HostSpec, Release, SUDO_PASSWORD, Snapshot, Testbed, USER_SUDO_FREE, USER_SUDO_PASSWORD, wait_for,
+    Host, HostSpec, Release, SUDO_PASSWORD, Snapshot, Testbed, USER_SUDO_FREE, USER_SUDO_PASSWORD, wait_for,
 };
 use serde_json::Value;
+use std::fs;
 use std::time::{Duration, Instant};
 
 /// A person, hosts, and the topology for them.
@@ -176,22 +180,30 @@ fn services_hosts_and_everything_restart_without_help() {
 }
 
 /// What hosts were before anything was installed.
-struct Before(Vec<(Snapshot, String)>);
+pub struct Before(Vec<(Snapshot, String)>);
 
 impl Before {
-    fn of(cluster: &Cluster) -> Self {
-        let hosts = cluster.testbed.hosts().iter();
-        Self(hosts.map(|host| (host.snapshot().unwrap(), host.live_state().unwrap())).collect())
+    /// What these hosts are now.
+    pub fn of(hosts: &[Host]) -> Self {
+        Self(hosts.iter().map(|host| (host.snapshot().unwrap(), host.live_state().unwrap())).collect())
     }
 
     /// Purges, and sees that files, units, users, groups, kernel settings and firewall are as they were.
     #[track_caller]
     fn is_back_after_a_purge(&self, cluster: &Cluster) {
-        for (host, (before, _)) in cluster.testbed.hosts().iter().zip(&self.0) {
+        self.is_back_after(cluster.testbed.hosts(), || {
+            cluster.run(&["uninstall", "--purge", "--yes"]).ok();
+        });
+    }
+
+    /// The same by whatever purges these hosts.
+    #[track_caller]
+    pub fn is_back_after(&self, hosts: &[Host], purge: impl FnOnce()) {
+        for (host, (before, _)) in hosts.iter().zip(&self.0) {
             assert!(!before.changes_to(&host.snapshot().unwrap()).is_empty());
         }
-        cluster.run(&["uninstall", "--purge", "--yes"]).ok();
-        for (host, (before, live)) in cluster.testbed.hosts().iter().zip(&self.0) {
+        purge();
+        for (host, (before, live)) in hosts.iter().zip(&self.0) {
             let changes = before.changes_to(&host.snapshot().unwrap());
             let shown: Vec<_> = changes.iter().map(ToString::to_string).collect();
             assert!(shown.is_empty(), "left on {}:\n{}", host.name(), shown.join("\n"));
@@ -209,12 +221,62 @@ impl Before {
     }
 }
 
+/// Three hosts that are known by their addresses only, and whose kernel takes settings.
 #[test]
-fn a_purge_leaves_hosts_as_they_were() {
-    let cluster = Cluster::of_three();
-    let before = Before::of(&cluster);
-    cluster.install().ok();
-    before.is_back_after_a_purge(&cluster);
+fn a_list_of_addresses_is_enough_and_a_purge_leaves_hosts_as_they_were() {
+    let specs = ["one", "two", "three"].map(|name| HostSpec::new(name).kernel_settings());
+    let testbed = Testbed::up(&specs).unwrap();
+    let (hosts, person) = (testbed.hosts(), Person::new());
+    fs::create_dir_all(person.home().join(".ssh")).unwrap();
+    fs::copy(testbed.known_hosts(), person.home().join(".ssh/known_hosts")).unwrap();
+    let before = Before::of(hosts);
+    let addresses: Vec<_> = hosts.iter().map(Host::address).collect();
+    let key = format!("ssh.key={}", testbed.key().display());
+    let mut install = vec!["install", "--yes", "--output", "json", "--nodelist"];
+    install.extend(addresses.iter().map(String::as_str));
+    install.extend(["--set", "domain=im.acme.example", "--set", "ssh.known_hosts=strict", "--set", &key]);
+    install.extend(["--set", "capacity.users=200", "--set", "capacity.messages_per_second=100"]);
+    let install = || person.run(&delivered(&install));
+
+    let outcome = install().ok();
+    let result = outcome.result();
+    assert!(is_well(&result), "{result:#}");
+    assert_eq!(result["domain"], "im.acme.example");
+    assert!(outcome.events().iter().any(|event| event["event"] == "canary"), "proven by a message");
+    for (host, services) in hosts.iter().zip([&["im", "console"][..], &["mariadb"], &["redis"]]) {
+        for service in services {
+            host.sh(&format!("systemctl is-active maxim-{service}")).unwrap();
+        }
+    }
+    // Of this cluster alone nothing has to be said.
+    let status = person.run(&["status", "--output", "json"]).ok().result();
+    assert!(is_well(&status), "{status:#}");
+    kernel_settings_are_made(&hosts[0], &hosts[2]);
+    plain_text_is_refused(&person, &testbed, ("one", "two", "three"));
+    let again = install().ok();
+    assert_eq!(again.changes(), 0, "{}", again.stdout);
+    before.is_back_after(hosts, || {
+        person.run(&["uninstall", "--purge", "--yes"]).ok();
+    });
+}
+
+/// What the drop-ins say is so in the kernel, where it was otherwise before.
+fn kernel_settings_are_made(app: &Host, cache: &Host) {
+    let value = |host: &Host, name: &str| {
+        host.sh(&format!("cat /proc/sys/{}", name.replace('.', "/"))).unwrap().trim().to_owned()
+    };
+    let mut made = 0;
+    for host in [app, cache] {
+        let written = host.sh("cat /etc/sysctl.d/90-maxim*.conf").unwrap();
+        for line in written.lines().filter(|line| !line.starts_with('#')) {
+            let (name, wanted) = line.split_once(" = ").unwrap();
+            assert_eq!(value(host, name), wanted, "{name} on {}", host.name());
+            let before = format!("# before: {name} = ");
+            let before = written.lines().find_map(|line| line.strip_prefix(&before));
+            made += usize::from(before.is_some_and(|before| before != wanted));
+        }
+    }
+    assert!(made >= 2, "{made} settings were another before");
 }
 
 #[test]
@@ -276,9 +338,11 @@ fn postgresql_serves_as_well() {
         &[(HostSpec::new("app1"), "im+console+redis"), (HostSpec::new("db1"), "im+postgresql")],
         "",
     );
-    let before = Before::of(&cluster);
+    let before = Before::of(cluster.testbed.hosts());
     let result = cluster.install().ok().result();
     cluster.chat(&result, "barbara");
+    let (app, db) = (cluster.testbed.host("app1"), cluster.testbed.host("db1"));
+    postgresql_refuses_plain_text(&cluster.person, app, &db.address());
     services_are_sandboxed(cluster.testbed.host("db1"), 1);
     assert_eq!(cluster.install().ok().changes(), 0);
     let at = endpoint(&result, "xmpp", 0);
@@ -306,15 +370,19 @@ fn other_debians_are_hosts_too() {
             layouts.push(vec![(one("app1"), "im+console+redis"), (one("db1"), "postgresql")]);
         }
         for layout in layouts {
-            chats_and_changes_nothing_twice(&Cluster::bare(&layout, ""));
+            let name = format!("{}-{}-chat", release.name(), layout.len());
+            chats_and_changes_nothing_twice(&Cluster::bare(&layout, ""), &name);
         }
     }
 }
 
-/// Installs, chats, sees the sandboxes, and installs again.
-fn chats_and_changes_nothing_twice(cluster: &Cluster) {
+/// Installs, chats with our client and with people's, looks at it, sees the sandboxes, and installs again.
+fn chats_and_changes_nothing_twice(cluster: &Cluster, name: &str) {
     let result = cluster.install().ok().result();
     cluster.chat(&result, "radia");
+    people_chat(cluster, &result, 0, 0, name);
+    let status = cluster.run(&["status"]).ok().result();
+    assert!(is_well(&status), "{status:#}");
     for host in cluster.testbed.hosts() {
         services_are_sandboxed(host, usize::from(cluster.testbed.hosts().len() > 1));
     }

@@ -152,6 +152,19 @@ pub fn restarts_gracefully(cluster: &Cluster, at: &str) {
     assert_eq!(load.end_with_nothing_lost(at).doubled, 0, "a restart in good order doubles nothing");
 }
 
+/// Ends a service without a chance to say goodbye, and waits until its unit has started another process.
+pub fn kill(cluster: &Cluster, host: &str, service: &str) {
+    let host = cluster.testbed.host(host);
+    let main = format!("systemctl show -p MainPID --value {service}");
+    let before = host.sh(&main).unwrap();
+    host.sh(&format!("systemctl kill -s KILL {service}")).unwrap();
+    wait_for("another process", Duration::from_mins(1), || {
+        let now = host.sh(&main).ok()?;
+        (now != before && now.trim() != "0").then_some(())
+    })
+    .unwrap();
+}
+
 /// Kills each of these services some times under traffic to one receiver that acknowledges and one that does not.
 pub fn survives_kills(cluster: &Cluster, at: &str, services: &[(&str, &str)], word: &str) {
     for (host, service) in services {
@@ -163,14 +176,7 @@ pub fn survives_kills(cluster: &Cluster, at: &str, services: &[(&str, &str)], wo
             for load in &loads {
                 load.goes_on(rand::random_range(50..250));
             }
-            let main = format!("systemctl show -p MainPID --value {service}");
-            let before = cluster.testbed.host(host).sh(&main).unwrap();
-            cluster.testbed.host(host).sh(&format!("systemctl kill -s KILL {service}")).unwrap();
-            wait_for("another process", Duration::from_mins(1), || {
-                let now = cluster.testbed.host(host).sh(&main).ok()?;
-                (now != before && now.trim() != "0").then_some(())
-            })
-            .unwrap();
+            kill(cluster, host, service);
         }
         for load in &loads {
             load.goes_on(50);

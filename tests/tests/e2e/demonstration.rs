@@ -5,7 +5,7 @@
 //! and how exposed each service is.
 
 use crate::cluster::{Cluster, endpoint, is_well};
-use crate::delivery::Load;
+use crate::delivery::{Load, kill};
 use crate::people::{look_at_console, terminal_and_browser};
 use crate::product::{checkout, console_account, first_account, install_arguments};
 use maxim_tests::hosts::watch::Watch;
@@ -19,7 +19,7 @@ const AGENT_MEMORY_KB: u64 = 64 * 1024;
 const BYTES_TO_A_HOST: u64 = 1_000_000;
 
 /// Two people chat through a cluster, one in a terminal at one node, one in a browser at another.
-fn people_chat(cluster: &Cluster, result: &Value, terminal: usize, browser: usize, name: &str) {
+pub fn people_chat(cluster: &Cluster, result: &Value, terminal: usize, browser: usize, name: &str) {
     let (admin, password) = first_account(result);
     let member = cluster.add_user(name, "correct-horse");
     terminal_and_browser(
@@ -154,7 +154,33 @@ fn two_nodes_serve_people_across_and_one_can_go() {
     for load in [there, back] {
         load.end_with_nothing_lost(&first);
     }
+    redis_dies_between_two_nodes(&cluster, &first, &second);
     people_chat(&cluster, &result, 1, 0, "after-a-loss");
+}
+
+/// Redis knows who is where and carries what goes from node to node. Killed with messages on their way, both ways, to
+/// receivers that acknowledge and one that does not: what was acknowledged to the sender arrives all the same.
+fn redis_dies_between_two_nodes(cluster: &Cluster, first: &str, second: &str) {
+    let loads = [
+        Load::start(cluster, "redis-there", true, &[first], &[second]),
+        Load::start(cluster, "redis-back", true, &[second], &[first]),
+        Load::start(cluster, "redis-plain", false, &[first], &[second]),
+    ];
+    for _ in 0..3 {
+        for load in &loads {
+            load.goes_on(rand::random_range(50..250));
+        }
+        kill(cluster, "app1", "maxim-redis");
+    }
+    for load in &loads {
+        load.goes_on(100);
+    }
+    for (load, at) in loads.into_iter().zip([second, first, second]) {
+        load.end_with_nothing_lost(at);
+    }
+    // A service that came back by itself so often wants attention until somebody restarts it.
+    cluster.run(&["restart", "redis"]).ok();
+    cluster.wait_well();
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Proof that the test hosts are what the scenarios take them for: bare, apart, without a way out, and gone
 //! afterwards whatever happened to the run.
 
+use crate::cluster::is_well;
+use crate::product::{Person, install_arguments};
 use maxim_tests::hosts::{
     HostSpec, Release, SUDO_PASSWORD, Testbed, USER_SUDO_FREE, USER_SUDO_PASSWORD, base, is_alive, reap,
     wait_for,
@@ -191,6 +193,48 @@ fn a_run_killed_with_its_keeper_is_reaped_by_the_next() {
     wait_for("the keeper to end", Duration::from_secs(10), || (!is_alive(&keeper)).then_some(())).unwrap();
     assert!(folder.exists(), "nobody was left to clean up");
     reap().unwrap();
+    assert!(!folder.exists());
+    assert_eq!(traces(&folder), Vec::<String>::new());
+}
+
+#[test]
+fn hosts_for_people_come_with_a_topology_and_go_without_a_trace() {
+    let program = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_maxim-hosts")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    base::base(Release::Bookworm).unwrap();
+    let printed = program(&["up", "3"]);
+    let file = printed.lines().find_map(|line| line.strip_prefix("# ")).expect("where it is kept");
+    let folder = PathBuf::from(file).parent().unwrap().to_owned();
+    let run = folder.file_name().unwrap().to_str().unwrap().to_owned();
+    // Whatever comes of it, they are taken down.
+    let outcome = std::panic::catch_unwind(|| {
+        assert!(program(&["list"]).contains(&format!("{run}/cache1")), "it is listed");
+        assert_eq!(program(&["ssh", &format!("{run}/db1"), "hostname"]), "db1\n");
+        assert_eq!(traces(&folder).len(), 6, "three namespaces, a bridge, mounts and control groups");
+        // As it was printed, by somebody who has never seen these hosts.
+        let person = Person::new();
+        let topology = person.file("cluster.yaml", &printed);
+        let checked = person.run(&["check", "-f", &topology, "--output", "json"]).ok();
+        let seen: BTreeSet<_> = checked
+            .events()
+            .iter()
+            .filter(|event| event["event"] == "checked" && event["result"]["id"] == "access.agent")
+            .map(|event| event["host"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(seen, ["app1", "cache1", "db1"].map(str::to_owned).into());
+        if std::env::var_os("MAXIM_TEST_ALL").is_some() {
+            let arguments = install_arguments(&topology);
+            let installed = person.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+            assert!(is_well(&installed.ok().result()));
+        }
+    });
+    program(&["down", &run]);
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
     assert!(!folder.exists());
     assert_eq!(traces(&folder), Vec::<String>::new());
 }

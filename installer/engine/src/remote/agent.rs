@@ -89,8 +89,7 @@ impl Agent {
             Some((wire, version, sources, granted)) => Err(EngineError::failed(
                 OTHER_PROTOCOL,
                 format!(
-                    "the agent speaks protocol {wire} (version {version}, sources {sources:?}, {granted:?}); {WIRE_VERSION}, {:?} with {access:?} was expected",
-                    SOURCES
+                    "the agent speaks protocol {wire} (version {version}, sources {sources:?}, {granted:?}); {WIRE_VERSION}, {SOURCES:?} with {access:?} was expected"
                 ),
             )
             .on(&self.host)
