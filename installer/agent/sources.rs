@@ -20,8 +20,10 @@ pub fn tell(installer: &Path) -> std::io::Result<()> {
             digest.update(part);
         }
     }
-    let hex: String = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    println!("cargo::rustc-env=MAXIM_AGENT_SOURCES={hex}");
+    let digest = digest.finalize();
+    let (first, _) = digest.split_at(16);
+    let number = first.iter().fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
+    println!("cargo::rustc-env=MAXIM_AGENT_SOURCES={number:032x}");
     Ok(())
 }
 
