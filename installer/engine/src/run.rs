@@ -8,7 +8,7 @@ use crate::journal::{Journal, run_name};
 use crate::remote::local::Local;
 use crate::remote::ssh::{Means, Programs, SshHost};
 use crate::remote::{Agent, Connected, Mode};
-use crate::state::copy::Head;
+use crate::state::copy::{Head, Seen};
 use maxim_model::event::EventKind;
 use maxim_model::facts::Facts;
 use maxim_model::names::Profile;
@@ -32,8 +32,8 @@ pub(crate) struct Run<'a> {
     /// Whether it may come to change things on hosts.
     writes: bool,
     action: String,
-    /// What was last seen of the authoritative copy of the state; none: there is none.
-    copy: Mutex<Option<Head>>,
+    /// What was last seen of the authoritative copy of the state.
+    copy: Mutex<Seen>,
     connector: Arc<dyn Connector>,
     artefacts: OnceLock<Artefacts>,
 }
@@ -115,11 +115,11 @@ impl<'a> Run<'a> {
 
     /// Remembers what was seen of the authoritative copy.
     pub fn seen_copy(&self, head: Option<Head>) {
-        *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = head;
+        *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = Seen { looked: true, head };
     }
 
     /// What was last seen of the authoritative copy.
-    pub fn copy_seen(&self) -> Option<Head> {
+    pub fn copy_seen(&self) -> Seen {
         self.copy.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -5,7 +5,7 @@ use crate::cluster::{ALL, Cluster, is_well};
 use crate::product::{Outcome, Person};
 use maxim_tests::hosts::{Host, HostSpec, SUDO_PASSWORD, Testbed, USER_SUDO_PASSWORD};
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -139,6 +139,23 @@ fn a_jump_host_is_passed_with_its_own_credentials_and_never_shown_those_of_the_h
     }
 }
 
+/// Nothing is to be changed, and still one flipped bit in the middle of a bundle is found by each command that is given it.
+fn refuses_a_damaged_bundle(cluster: &Cluster) {
+    let damaged = cluster.person.home().join("damaged.bundle");
+    fs::copy(crate::product::bundle(), &damaged).unwrap();
+    let file = fs::File::options().read(true).write(true).open(&damaged).unwrap();
+    let (middle, mut byte) = (file.metadata().unwrap().len() / 2, [0]);
+    file.read_exact_at(&mut byte, middle).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+    for command in ["install", "plan"] {
+        let arguments = [command, "-f", &cluster.file, "--yes", "--bundle", damaged.to_str().unwrap()];
+        let refused = cluster.person.run(&arguments).exits(5).says(&["SHA-256"]);
+        let named = ["images/", "bin/", "web"].iter().any(|part| refused.stderr.contains(part));
+        assert!(named, "the member is named: {}", refused.stderr);
+    }
+    fs::remove_file(&damaged).unwrap();
+}
+
 #[test]
 fn the_console_can_look_and_no_more_and_what_was_there_before_stays() {
     let hosts = [(HostSpec::new("app1"), "im+console+mariadb"), (HostSpec::new("cache1"), "redis")];
@@ -166,6 +183,7 @@ fn the_console_can_look_and_no_more_and_what_was_there_before_stays() {
         installed.split_inclusive('\n').filter(|line| !line.ends_with("maxim-console@acme\n")).collect();
     assert_eq!(others, before, "every other byte stays");
     assert_eq!(cluster.install().ok().changes(), 0);
+    refuses_a_damaged_bundle(&cluster);
 
     // With the console's key and whatever command: an agent that may only be looked at.
     let ask = r#"printf '%s\n' '{"op":"hello"}' '{"op":"apply","tasks":[]}' '{"op":"promote"}' '{"op":"read_file","path":"/etc/shadow"}' '{"op":"hello"}'"#;

@@ -30,11 +30,15 @@ fn parse(arguments: &[OsString]) -> Option<Start> {
     };
     while let Some(word) = words.next() {
         match (start.access, word?) {
-            (Access::ReadOnly, "--promotable") if !start.promotable => start.promotable = true,
-            (Access::Observe, "--peer") if start.peer.is_none() => {
-                start.peer = Some(words.next()??.to_owned())
+            (Access::ReadOnly, "--promotable") if !start.promotable => {
+                start.promotable = true;
             }
-            (Access::Observe, "--get") => start.health.push(words.next()??.parse().ok()?),
+            (Access::Observe, "--peer") if start.peer.is_none() => {
+                start.peer = Some(words.next()??.to_owned());
+            }
+            (Access::Observe, "--get") => {
+                start.health.push(words.next()??.parse().ok()?);
+            }
             _ => return None,
         }
     }

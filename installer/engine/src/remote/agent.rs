@@ -30,6 +30,8 @@ pub struct Agent {
     received: Vec<u8>,
     scanned: usize,
     cancel: CancelFlag,
+    /// What it said it may do.
+    granted: Access,
 }
 
 impl Agent {
@@ -57,7 +59,8 @@ impl Agent {
         cancel: CancelFlag,
         deadline: Duration,
     ) -> Result<Self, EngineError> {
-        let mut agent = Self { host: host.into(), stream, received: Vec::new(), scanned: 0, cancel };
+        let mut agent =
+            Self { host: host.into(), stream, received: Vec::new(), scanned: 0, cancel, granted: access };
         agent.hello(access, deadline)?;
         Ok(agent)
     }
@@ -84,6 +87,7 @@ impl Agent {
                     && (granted == access || (access, granted) == (Access::ReadOnly, Access::Observe))
                     && version == env!("CARGO_PKG_VERSION") =>
             {
+                self.granted = granted;
                 Ok(())
             }
             Some((wire, version, sources, granted)) => Err(EngineError::failed(
@@ -96,6 +100,11 @@ impl Agent {
             .hint("run the command with the same maxim.ctl again; it copies itself to the host")),
             None => Err(self.broken("connect", "the agent did not say hello")),
         }
+    }
+
+    /// Whether it was started for one purpose alone, and reads no files of the state.
+    pub fn is_limited(&self) -> bool {
+        !matches!(self.granted, Access::ReadOnly | Access::Full)
     }
 
     /// Host name.

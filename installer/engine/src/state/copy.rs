@@ -69,6 +69,15 @@ pub(crate) struct Head {
     digest: String,
 }
 
+/// What a run has seen of the copy.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Somebody has looked; else nothing is known.
+    pub looked: bool,
+    /// None: there is no copy.
+    pub head: Option<Head>,
+}
+
 /// The files of a state by name.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -152,7 +161,7 @@ pub(crate) fn look(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), En
     let context = run.context;
     let Some(session) = keeper(context, sessions) else { return Ok(()) };
     let host = session.host.name.clone();
-    let Some(agent) = session.reader.as_mut() else { return Ok(()) };
+    let Some(agent) = session.reader.as_mut().filter(|agent| !agent.is_limited()) else { return Ok(()) };
     let found = match head(agent, &context.topology) {
         Ok(found) => found,
         Err(error) => {
@@ -210,9 +219,17 @@ pub(crate) fn hold(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), En
     let context = run.context;
     let Some(session) = keeper(context, sessions) else { return Ok(()) };
     let host = session.host.name.clone();
-    let Some(agent) = session.writer.as_mut() else { return Ok(()) };
+    let Some(agent) = session.writer.as_mut().filter(|agent| !agent.is_limited()) else { return Ok(()) };
     let now = head(agent, &context.topology)?;
-    if now == run.copy_seen() {
+    let seen = run.copy_seen();
+    let same = if seen.looked {
+        now == seen.head
+    } else {
+        // The host was not there to be looked at when this run connected.
+        let here = Head::load(&context.state)?;
+        now.as_ref().is_none_or(|now| !is_newer(now, here.as_ref()))
+    };
+    if same {
         return Ok(());
     }
     let who = now.map_or_else(
@@ -244,8 +261,8 @@ fn publish_files(run: &Run<'_>, sessions: &mut [Session<'_>], files: Files) -> R
     let context = run.context;
     let Some(session) = keeper(context, sessions) else { return Ok(()) };
     let host = session.host.name.clone();
-    let Some(agent) = session.writer.as_mut() else { return Ok(()) };
-    let (here, there) = (Head::load(&context.state)?, run.copy_seen());
+    let Some(agent) = session.writer.as_mut().filter(|agent| !agent.is_limited()) else { return Ok(()) };
+    let (here, there) = (Head::load(&context.state)?, run.copy_seen().head);
     let digest = files.digest();
     if there.as_ref().is_some_and(|there| there.digest == digest && Some(there) == here.as_ref()) {
         return Ok(());
