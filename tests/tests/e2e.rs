@@ -12,6 +12,12 @@
 mod access;
 #[path = "e2e/backup.rs"]
 mod backup;
+#[path = "e2e/backup_faults.rs"]
+mod backup_faults;
+#[path = "e2e/backup_hosts.rs"]
+mod backup_hosts;
+#[path = "e2e/backup_schedule.rs"]
+mod backup_schedule;
 #[path = "e2e/builds.rs"]
 mod builds;
 #[path = "e2e/bundles.rs"]

@@ -1,6 +1,10 @@
 //! What an agent may be asked for, by the access it was started with. Decided here, in one place, before anything else
 //! looks at a request.
 
+mod backup_only;
+
+pub(crate) use backup_only::Folders;
+
 use maxim_model::wire::{Access, Request};
 use std::str::FromStr;
 
@@ -68,10 +72,17 @@ pub fn mutates(request: &Request) -> bool {
 }
 
 /// Whether an agent with this access may do what is asked, and in which words it is refused.
-/// `health` counts for [`Access::Observe`] alone.
-pub(crate) fn refusal(access: Access, health: &[Health], request: &Request) -> Option<&'static str> {
+/// `health` counts for [`Access::Observe`] alone, `folders` for [`Access::Backup`].
+pub(crate) fn refusal(
+    access: Access,
+    health: &[Health],
+    folders: Option<&Folders>,
+    request: &Request,
+) -> Option<&'static str> {
     match access {
         Access::Full => None,
+        Access::Backup => (!folders.is_some_and(|folders| folders.allow(request)))
+            .then_some("is not for backups, and this agent was started for nothing else"),
         Access::ReadOnly => {
             mutates(request).then_some("changes things, and this agent was started read-only")
         }
@@ -106,7 +117,7 @@ mod tests {
                 path: path.into(),
                 body: Secret::default(),
             };
-            refusal(Access::Observe, health, &request).is_some()
+            refusal(Access::Observe, health, None, &request).is_some()
         };
         assert!(!refused(&health, "tcp:127.0.0.1:9280", "GET", "/readyz"));
         assert!(!refused(&health, "tcp:[::1]:9280", "GET", "/readyz"));

@@ -43,4 +43,4 @@ pub const SOURCES: &str = env!("MAXIM_AGENT_SOURCES");
 
 pub use access::{Health, mutates};
 pub use error::{Failure, Result};
-pub use serve::{serve, serve_standard};
+pub use serve::{serve, serve_backups, serve_standard};

@@ -3,7 +3,7 @@
 //!
 //! What a restricted agent may do is decided in one place ([`crate::access`]), before anything else looks at the request. SIGTERM ends the process after the task in hand. The agent writes nothing to standard error.
 
-use crate::access::{Health, refusal};
+use crate::access::{Folders, Health, refusal};
 use crate::backup;
 use crate::canary;
 use crate::deadline::Deadline;
@@ -54,7 +54,15 @@ pub fn serve_standard(
     let link = Link::new(std::io::stdin(), std::io::stdout()).watching(input_ended);
     let promotion: Option<Promotion> =
         (promotable && access == Access::ReadOnly).then_some(promote as Promotion);
-    serve_link(access, health, promotion, link)
+    serve_link(access, health, promotion, None, link)
+}
+
+/// The same for backups by a schedule: the folders of the deployment are given by whoever wrote the command, not by
+/// whoever asks.
+pub fn serve_backups(data: &str, software: &str, run: &str) -> Result<()> {
+    let folders = Folders::new(data, software, run);
+    let link = Link::new(std::io::stdin(), std::io::stdout()).watching(input_ended);
+    serve_link(Access::Backup, Vec::new(), None, Some(folders), link)
 }
 
 /// Standard input must be a socket whose other end was opened by this user: who may open the socket's file is said by
@@ -85,16 +93,18 @@ fn input_ended() -> bool {
 
 /// Serves until the input ends, on any streams.
 pub fn serve(access: Access, input: impl Read, output: impl Write) -> Result<()> {
-    serve_link(access, Vec::new(), None, Link::new(input, output))
+    serve_link(access, Vec::new(), None, None, Link::new(input, output))
 }
 
 fn serve_link(
     access: Access,
     health: Vec<Health>,
     promotion: Option<Promotion>,
+    folders: Option<Folders>,
     mut link: Link<impl Read, impl Write>,
 ) -> Result<()> {
-    let server = Server { access, health, promotion, scope: Scope::default(), lease: None, listeners: None };
+    let scope = folders.as_ref().map_or_else(|| Ok(Scope::default()), Folders::scope)?;
+    let server = Server { access, health, promotion, folders, scope, lease: None, listeners: None };
     // Locked while a request is worked on; the signal thread takes it before it ends the process.
     let server = Arc::new(Mutex::new(server));
     let signals = watch_signals(Arc::clone(&server));
@@ -151,6 +161,7 @@ struct Server {
     access: Access,
     health: Vec<Health>,
     promotion: Option<Promotion>,
+    folders: Option<Folders>,
     scope: Scope,
     lease: Option<Lease>,
     listeners: Option<Listeners>,
@@ -200,7 +211,7 @@ impl Server {
         if self.listeners.as_ref().is_some_and(Listeners::is_over) {
             self.listeners = None;
         }
-        let last = if let Some(why) = refusal(self.access, &self.health, &request) {
+        let last = if let Some(why) = refusal(self.access, &self.health, self.folders.as_ref(), &request) {
             let refusal = Failure::refused(
                 format!("the request `{step}` {why}"),
                 "this is an error in the engine, please report it; nothing was changed",
@@ -240,6 +251,10 @@ impl Server {
                 pid: std::process::id(),
             },
             Request::Scope { own_paths, lock } => {
+                // One for backups has its folders from its command line.
+                if self.folders.is_some() {
+                    return Ok(());
+                }
                 self.scope = Scope::new(&own_paths, &lock)?;
                 return Ok(());
             }

@@ -285,8 +285,10 @@ pub(crate) enum BackupCommand {
         wanted: Option<String>,
     },
     Schedule {
-        #[arg(long)]
+        #[arg(long, conflicts_with = "once")]
         run: bool,
+        #[arg(long)]
+        once: bool,
     },
     Prune,
     #[command(subcommand, arg_required_else_help = true)]

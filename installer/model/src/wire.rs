@@ -22,6 +22,9 @@ pub enum Access {
     /// What a console may see: facts, services and health. No checks of given tasks, no files, no logs, no probes of
     /// neighbours: with those, whoever holds the console's key could read any file of the host.
     Observe,
+    /// What backups by a schedule need of a host: reading databases and files below the data folder, trying a restore in
+    /// scratch, the host's lock. Nothing that serves can be changed.
+    Backup,
     /// Facts, probes, checks, status and logs only.
     ReadOnly,
     /// Everything.

@@ -260,6 +260,7 @@ fn only_an_agent_that_was_started_for_it_is_promoted() {
         Access::ReadOnly,
         Vec::new(),
         Some(promotion),
+        None,
         super::Link::new(&input.0[..], &mut output),
     );
     assert!(ended.unwrap_err().to_string().contains("promoted"));

@@ -244,6 +244,7 @@ example-backup-schedule = Examples:
     { "  " }./maxim.ctl backup schedule
     { "  " }./maxim.ctl config set backup.schedule "0 3 * * *"
 argument-backup-schedule-run = Keep the schedule: what the service of an embedded deployment runs
+argument-backup-schedule-once = Do what is owed now, and end: what the timer starts
 command-backup-prune = Remove sets that retention does not keep; --dry-run shows which
 example-backup-prune = Example:
     { "  " }./maxim.ctl backup prune --dry-run

@@ -244,6 +244,7 @@ example-backup-schedule = 示例：
     { "  " }./maxim.ctl backup schedule
     { "  " }./maxim.ctl config set backup.schedule "0 3 * * *"
 argument-backup-schedule-run = 执行计划：嵌入式部署的服务所运行的命令
+argument-backup-schedule-once = 执行现在应做的任务后结束：定时器所启动的命令
 command-backup-prune = 删除保留策略之外的备份集；--dry-run 只显示
 example-backup-prune = 示例：
     { "  " }./maxim.ctl backup prune --dry-run

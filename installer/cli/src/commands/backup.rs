@@ -1,5 +1,7 @@
 //! `backup create|list|verify|restore|drill|schedule|prune|key export`.
 
+mod schedule;
+
 use super::{Call, Outcome};
 use crate::arguments::{BackupCommand, KeyCommand, RestoreArguments, RestorePart, Where};
 use crate::cluster::{self, Needs, Session, Target};
@@ -11,15 +13,14 @@ use crate::printer::table::{Align, render};
 use maxim_engine::actions::install::InstallOptions;
 use maxim_engine::backup::{self, Only, RecoverOptions, RestoreOptions, VerifyOptions};
 use maxim_engine::{StateDir, actions};
-use maxim_model::backup::SetKind;
+use maxim_model::backup::{Repository, SetKind};
 use maxim_model::names::Profile;
 use maxim_model::topology::generate;
 use serde_json::{Value as Json, json};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::process::ExitCode;
 
 /// `backup-feed SOCKET` (hidden): what restic runs for the stream of a snapshot.
 pub(super) fn feed(arguments: &[OsString]) -> ExitCode {
@@ -43,8 +44,9 @@ pub(super) fn run(call: &Call<'_>, command: BackupCommand) -> Outcome {
         BackupCommand::Verify { share, wanted, deep } => verify(call, share, wanted, deep),
         BackupCommand::Restore(arguments) => restore(call, &arguments),
         BackupCommand::Drill { wanted } => drill(call, wanted.as_deref()),
-        BackupCommand::Schedule { run: true } => scheduler(call),
-        BackupCommand::Schedule { run: false } => schedule(call),
+        BackupCommand::Schedule { run: true, .. } => schedule::keep(call),
+        BackupCommand::Schedule { once: true, .. } => schedule::once(call),
+        BackupCommand::Schedule { .. } => schedule::show(call),
         BackupCommand::Prune => prune(call),
         BackupCommand::Key(KeyCommand::Export) => key_export(call),
     }
@@ -357,7 +359,7 @@ fn put_back(call: &Call<'_>, session: &Session, options: &RestoreOptions) -> Out
 }
 
 /// From a repository and its kit alone: the state first, then an install with it, then the data.
-fn rebuild(call: &Call<'_>, arguments: &RestoreArguments, options: RestoreOptions) -> Outcome {
+fn rebuild(call: &Call<'_>, arguments: &RestoreArguments, mut options: RestoreOptions) -> Outcome {
     let messages = call.printer.messages();
     let Some(path) = &arguments.kit else { return Err(Failure::usage("--kit is missing", "")) };
     let kit = backup::read_kit(path)?;
@@ -381,13 +383,17 @@ fn rebuild(call: &Call<'_>, arguments: &RestoreArguments, options: RestoreOption
     // A run that was killed after this step finds the state, and goes on with what follows.
     if state.topology()?.is_none() {
         let work = if embedded { root.clone() } else { state.path().join("recovery") };
-        let text = generate::local(Profile::Embedded, &kit.cluster, "localhost", "127.0.0.1", &kit.domain);
-        let place = Target {
-            loaded: cluster::load_text(call.global, &text, &work)?,
-            state: StateDir::at(work.join("recovery-state")),
-            reason: String::new(),
-            file: None,
-            existing: false,
+        let state_there = StateDir::at(work.join("recovery-state"));
+        // A folder is on the host that keeps the repository; anything else is reached from here.
+        let on_the_keeper = !embedded && matches!(kit.repository, Repository::Local { .. });
+        let place = if on_the_keeper && call.global.file.is_some() {
+            let target = cluster::wanted(call.global, &Where::default(), call.printer)?;
+            Target { state: state_there, file: None, existing: false, ..target }
+        } else {
+            let text =
+                generate::local(Profile::Embedded, &kit.cluster, "localhost", "127.0.0.1", &kit.domain);
+            let loaded = cluster::load_text(call.global, &text, &work)?;
+            Target { loaded, state: state_there, reason: String::new(), file: None, existing: false }
         };
         let session = open(call, place)?;
         let recovered = backup::recover_state(
@@ -401,6 +407,8 @@ fn rebuild(call: &Call<'_>, arguments: &RestoreArguments, options: RestoreOption
             let _ = std::fs::remove_dir_all(&work);
         }
         let manifest = recovered?;
+        // What is made of the new and empty cluster meanwhile is newer, and not what is wanted.
+        options.set = Some(manifest.set.clone());
         call.printer.aside(&format!(
             "{}\n",
             messages.with(
@@ -432,62 +440,4 @@ fn rebuild(call: &Call<'_>, arguments: &RestoreArguments, options: RestoreOption
 
 fn name_of(state: &StateDir) -> String {
     state.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn schedule(call: &Call<'_>) -> Outcome {
-    let session = session(call)?;
-    let due = backup::due(&session.context)?;
-    let messages = call.printer.messages();
-    let topology = &session.context.topology.backup;
-    let zone = if topology.time_zone.is_empty() { "UTC" } else { topology.time_zone.as_str() };
-    let text = match due.next_unix {
-        None => messages.text("schedule-none"),
-        Some(next) => messages.with(
-            "schedule-next",
-            values!["schedule" => topology.schedule.as_str(), "zone" => zone, "next" => moment(next)],
-        ),
-    };
-    call.printer.human(&format!("{text}\n"));
-    if due.owed {
-        call.printer.human(&format!("{}\n", messages.text("schedule-owed")));
-    }
-    call.printer.result(
-        0,
-        json!({
-            "changes": 0, "schedule": topology.schedule, "time_zone": zone, "next_unix": due.next_unix,
-            "owed": due.owed, "record": due.record,
-        }),
-    );
-    Ok(0)
-}
-
-/// The keeper of the schedule in an embedded deployment, a service of our supervisor: every minute it looks whether a
-/// run is owed (a missed one is), and has a process of its own make it. It holds nothing itself.
-fn scheduler(call: &Call<'_>) -> Outcome {
-    let program =
-        std::env::current_exe().map_err(|error| Failure::failed(format!("own program: {error}"), ""))?;
-    let mut failed_at = None;
-    loop {
-        // A schedule that cannot be read now may be right in a minute: it is said, and looked at again.
-        let owed = session(call).and_then(|session| Ok(backup::due(&session.context)?));
-        match owed {
-            Ok(due) if due.owed && failed_at.is_none_or(|at| now() - at > 600 || now() < at) => {
-                let mut command = Command::new(&program);
-                command.args(["backup", "create", "--scheduled", "--yes", "--quiet", "--output", "json"]);
-                if let Some(root) = &call.global.root {
-                    command.arg("--root").arg(root);
-                }
-                let ended = command.stdin(Stdio::null()).status();
-                let well = ended.as_ref().is_ok_and(std::process::ExitStatus::success);
-                failed_at = (!well).then(now);
-            }
-            Ok(_) => {}
-            Err(failure) => {
-                let words =
-                    failure.problems.first().map(|problem| problem.message.clone()).unwrap_or_default();
-                let _ = writeln!(std::io::stderr(), "schedule: {words}");
-            }
-        }
-        std::thread::sleep(Duration::from_secs(20));
-    }
 }

@@ -125,9 +125,13 @@ fn backups(record: &BackupRecord, messages: &Messages, style: Style) -> String {
             ],
         )
     });
+    let verify = record.verify.as_ref().map_or_else(never, |done| {
+        messages.with("status-verify-last", values!["age" => since(done.at_unix), "set" => done.set.as_str()])
+    });
     let mut text = format!(
-        "\n{}: {backup}\n{}: {drill}\n",
+        "\n{}: {backup}\n{}: {verify}\n{}: {drill}\n",
         messages.text("status-backup"),
+        messages.text("status-verify"),
         messages.text("status-drill")
     );
     if !record.trouble.is_empty() {

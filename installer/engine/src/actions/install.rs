@@ -229,6 +229,7 @@ fn installed_on(
         context.state.save_installed(&installed)?;
     }
     crate::upgrade::keep(&context.state, &installed, sessions, &tasks)?;
+    crate::backup::hand_over(run, sessions, &installed);
     state::copy::publish(run, sessions)?;
     outcome.applied = true;
     outcome.timings = run.emitter.timings();

@@ -7,7 +7,7 @@
 use super::relay::{Ended, ask, near, pull};
 use super::sources::{Origin, origins};
 use super::vault::{PASSWORD, Vault, access, repository, tags};
-use super::{kit, state_part, tasks};
+use super::{hand_over, kit, state_part, tasks};
 use crate::actions::status::require_installed;
 use crate::authority::Authority;
 use crate::context::Context;
@@ -74,7 +74,9 @@ pub fn create(context: &Context, kind: SetKind) -> Result<CreateOutcome, EngineE
         state::copy::publish(&run, &mut sessions)?;
         let mut vault = Vault::with(&run, access(context, repository, password)?)?;
         let id = vault.init()?;
-        let kit = kit::ensure(context, vault.access(), &id)?;
+        // On the host that was handed the cluster's state the kit has no place: its page opens everything.
+        let handed = context.state.file(hand_over::PACKED).is_file();
+        let kit = if handed { None } else { kit::ensure(context, vault.access(), &id)? };
         let mut outcome = create_in(&run, &mut sessions, &mut vault, kind)?;
         outcome.kit = kit;
         Ok(outcome)

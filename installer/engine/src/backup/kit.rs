@@ -39,6 +39,13 @@ pub struct KeyExport {
     pub file: PathBuf,
 }
 
+/// Whether page and file are there and belong to this repository, as far as that is known without opening it.
+pub(super) fn is_made(context: &Context, access: &RepositoryAccess) -> Result<bool, EngineError> {
+    let kit = files::read_optional(&context.state.file(FILE))?
+        .and_then(|text| serde_json::from_str::<RecoveryKit>(&text).ok());
+    Ok(context.state.file(PAGE).is_file() && kit.is_some_and(|kit| kit.repository == access.repository))
+}
+
 /// Makes page and file when they are not there, or belong to another place or key.
 pub(super) fn ensure(
     context: &Context,

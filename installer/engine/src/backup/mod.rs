@@ -6,6 +6,8 @@
 
 mod create;
 mod drill;
+mod due;
+mod hand_over;
 mod kit;
 mod receive;
 mod recover;
@@ -19,12 +21,14 @@ mod vault;
 
 pub use create::{CreateOutcome, create};
 pub use drill::{DrillOutcome, drill};
+pub(crate) use due::calendars;
+pub use due::{Due, DueJob, Job, due};
+pub(crate) use hand_over::{PACKED as HANDED_OVER, authorized_line, ensure_key, hand_over, home, marker};
 pub use kit::{KeyExport, key_export, read_kit};
 pub use recover::{RecoverOptions, recover_state};
 pub use restore::{Only, Overwrite, RestoreOptions, RestoreOutcome, RestorePreview, restore};
 pub(crate) use sets::last;
-pub(crate) use sets::schedule as schedule_of;
-pub use sets::{Due, PruneOutcome, VerifyOptions, VerifyOutcome, due, list, prune, record, verify};
+pub use sets::{PruneOutcome, VerifyOptions, VerifyOutcome, list, prune, record, verify};
 pub use vault::StoredSet;
 pub(crate) use vault::host as repository_host;
 pub(crate) use vault::repository as repository_of;

@@ -12,7 +12,7 @@ use maxim_model::backup::BackupRecord;
 use maxim_model::backup::manifest::VERIFIED_TAG;
 use maxim_model::backup::record::Done;
 use maxim_model::backup::retention::{Policy, Verdict, judge};
-use maxim_model::backup::schedule::{Schedule, parse_zone};
+use maxim_model::backup::schedule::parse_zone;
 use maxim_model::backup::wire::ResticCommand;
 use maxim_model::topology::Topology;
 use serde::Serialize;
@@ -58,6 +58,7 @@ pub fn verify(context: &Context, options: &VerifyOptions) -> Result<VerifyOutcom
     let run = Run::begin(context, "backup-verify", true)?;
     let begun = Instant::now();
     let mut vault = Vault::open(&run)?;
+    vault.lock(&run, "backup verify")?;
     let verified = verify_in(&run, &mut vault, options, begun);
     let noted = tasks::write_record(&run, vault.agent(), |record| match &verified {
         Ok(outcome) => {
@@ -148,6 +149,10 @@ pub fn prune(context: &Context, dry_run: bool) -> Result<PruneOutcome, EngineErr
     let _control = if dry_run { None } else { Some(context.state.lock(&state::owner("backup prune"))?) };
     let run = Run::begin(context, "backup-prune", !dry_run)?;
     let mut vault = Vault::open(&run)?;
+    if !dry_run {
+        // A set that is being made from another control host has no manifest yet, and must not be taken for a broken one.
+        vault.lock(&run, "backup prune")?;
+    }
     prune_in(context, &mut vault, dry_run)
 }
 
@@ -185,40 +190,6 @@ fn prune_in(context: &Context, vault: &mut Vault, dry_run: bool) -> Result<Prune
     }
     vault.restic("prune", ResticCommand::Prune, DAY)?;
     Ok(outcome)
-}
-
-/// What the schedule says now.
-#[derive(Debug, Clone, Serialize)]
-pub struct Due {
-    /// Whether a backup is owed.
-    pub owed: bool,
-    /// Unix seconds of the next one; none: no schedule.
-    pub next_unix: Option<i64>,
-    /// What was done last.
-    #[serde(skip)]
-    pub record: BackupRecord,
-}
-
-/// Whether a backup is owed by the schedule.
-pub fn due(context: &Context) -> Result<Due, EngineError> {
-    let record = record(context)?;
-    let now = OffsetDateTime::now_utc().unix_timestamp();
-    let Some(schedule) = schedule(&context.topology)? else {
-        return Ok(Due { owed: false, next_unix: None, record });
-    };
-    let last = record.backup.as_ref().map(|done| done.at_unix);
-    Ok(Due { owed: schedule.is_owed(last, now), next_unix: schedule.next_after(now), record })
-}
-
-/// The schedule of a topology.
-pub(crate) fn schedule(topology: &Topology) -> Result<Option<Schedule>, EngineError> {
-    let backup = &topology.backup;
-    if backup.schedule.is_empty() {
-        return Ok(None);
-    }
-    Schedule::parse(&backup.schedule, &backup.time_zone)
-        .map(Some)
-        .map_err(|error| EngineError::usage("schedule", format!("`{}`: {error}", backup.schedule)))
 }
 
 /// What was done last, from hosts that are connected already.

@@ -3,10 +3,13 @@
 //!
 //! What belongs to the control host alone stays out: the journal, locks, and what was measured to be installed.
 
+use super::hand_over::PACKED;
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::files;
 use crate::state::StateDir;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use maxim_model::topology::Tls;
 use std::io::Read;
 use std::path::{Component, Path};
@@ -30,6 +33,13 @@ const LIMIT: u64 = 16 << 20;
 /// The tar.
 pub(super) fn pack(context: &Context) -> Result<Vec<u8>, EngineError> {
     let failed = |error: std::io::Error| EngineError::failed("backup/state", error.to_string());
+    // The host that keeps the repository has it as the control host packed it.
+    if let Some(text) = files::read_optional(&context.state.file(PACKED))? {
+        return STANDARD.decode(text.trim()).map_err(|error| {
+            EngineError::failed("backup/state", format!("{PACKED}: {error}"))
+                .hint("run the install again from the control host")
+        });
+    }
     let mut archive = tar::Builder::new(Vec::new());
     let mut add = |name: &str, content: &[u8]| {
         let mut header = tar::Header::new_gnu();

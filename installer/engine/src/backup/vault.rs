@@ -8,9 +8,11 @@ use super::tasks;
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::files;
+use crate::phases::connect;
 use crate::remote::{Agent, Connected, Mode};
 use crate::run::Run;
 use crate::secrets::Secrets;
+use crate::state;
 use maxim_model::Secret;
 use maxim_model::backup::manifest::{
     MANIFEST_FILE, MANIFEST_PART, PART_TAG, PROVEN_TAG, SET_FORMAT, SET_TAG, TAG, VERIFIED_TAG,
@@ -25,6 +27,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
+use time::OffsetDateTime;
 
 /// Name of restic's password among the secrets.
 pub(crate) const PASSWORD: &str = "backup_repository_password";
@@ -38,6 +41,8 @@ const POINT_TAG: &str = "point-";
 const KIND_TAG: &str = "kind-";
 /// Tag of a manifest that says how many bytes its parts have.
 const BYTES_TAG: &str = "bytes-";
+/// Seconds by which clocks of hosts may differ.
+const CLOCKS: i64 = 300;
 /// A manifest is some kilobytes.
 const MANIFEST_LIMIT: usize = 16 << 20;
 
@@ -160,6 +165,11 @@ impl Vault {
     /// Host that keeps it.
     pub fn host(&self) -> String {
         self.agent.host().to_owned()
+    }
+
+    /// Takes the lock of the host, for as long as this vault is open.
+    pub fn lock(&mut self, run: &Run<'_>, action: &str) -> Result<(), EngineError> {
+        connect::lock_agent(&mut self.agent, &run.context.topology.name, &state::owner(action))
     }
 
     /// The agent there, for what is not restic's.
@@ -299,11 +309,16 @@ impl Vault {
     }
 }
 
-/// The newest complete set, or the one that is named.
+/// The newest complete set, or the one that is named. One whose point lies ahead was made while the clock was wrong, and
+/// nobody knows how new it is: it is taken when there is no other.
 pub(crate) fn pick<'s>(sets: &'s [StoredSet], wanted: Option<&str>) -> Result<&'s StoredSet, EngineError> {
     let mut complete = sets.iter().filter(|set| set.is_complete());
+    let soon = OffsetDateTime::now_utc().unix_timestamp() + CLOCKS;
     let found = match wanted {
-        None | Some("latest") => complete.find(|set| set.info.kind != SetKind::Safety),
+        None | Some("latest") => {
+            let regular = || sets.iter().filter(|set| set.is_complete() && set.info.kind != SetKind::Safety);
+            regular().find(|set| set.info.point_unix <= soon).or_else(|| regular().next())
+        }
         Some(name) => complete.find(|set| set.info.set == name),
     };
     found.ok_or_else(|| match wanted {
@@ -393,6 +408,15 @@ mod tests {
         assert_eq!((newest.info.set.as_str(), newest.bytes, newest.info.verified_unix), ("1", 7, 120));
         assert_eq!(newest.info.kind, SetKind::Scheduled);
         assert!(pick(&sets, Some("2")).is_err(), "not complete");
+        let mut ahead = sets.clone();
+        ahead.insert(0, ahead[2].clone());
+        ahead[0].info.set = "ahead".into();
+        ahead[0].info.point_unix = i64::MAX / 2;
+        assert_eq!(
+            pick(&ahead, None).unwrap().info.set,
+            "1",
+            "what was made under a wrong clock is not the newest"
+        );
         assert_eq!(pick(&sets, Some("3")).unwrap().manifest, "ca", "a safety set when it is named");
     }
 }

@@ -4,7 +4,7 @@
 use crate::error::{Class, EngineError};
 use crate::events::millis;
 use crate::fleet;
-use crate::remote::Mode;
+use crate::remote::{Agent, Mode};
 use crate::run::{Run, Session};
 use crate::state;
 use maxim_model::event::EventKind;
@@ -85,18 +85,7 @@ pub(crate) fn lock_hosts(
                         None => connected.agent(Mode::Change)?,
                     };
                 run.scope(&mut agent)?;
-                let request = Request::Lock {
-                    cluster: cluster.clone(),
-                    owner: owner.clone(),
-                    lease_seconds: LEASE_SECONDS,
-                };
-                let (granted, holder) = agent.ask("lock", &request, REQUEST, |reply| match reply {
-                    Reply::Lock { granted, holder } => Some((granted, holder)),
-                    _ => None,
-                })?;
-                if !granted {
-                    return Err(held(&host, cluster, holder));
-                }
+                lock_agent(&mut agent, cluster, &owner)?;
                 session.writer = Some(agent);
                 Ok(())
             })();
@@ -115,6 +104,17 @@ pub(crate) fn lock_hosts(
             Err(error)
         }
     }
+}
+
+/// Takes the lock of an agent's host, which it holds until it ends.
+pub(crate) fn lock_agent(agent: &mut Agent, cluster: &str, owner: &str) -> Result<(), EngineError> {
+    let request =
+        Request::Lock { cluster: cluster.into(), owner: owner.into(), lease_seconds: LEASE_SECONDS };
+    let (granted, holder) = agent.ask("lock", &request, REQUEST, |reply| match reply {
+        Reply::Lock { granted, holder } => Some((granted, holder)),
+        _ => None,
+    })?;
+    if granted { Ok(()) } else { Err(held(agent.host(), cluster, holder)) }
 }
 
 /// Ends all agents; locks go with them.

@@ -57,7 +57,8 @@ pub(crate) fn value(
         return Ok(value);
     };
     if host.roles.contains(&Role::Console) {
-        value["topology"] = pretty(&seen_from(topology, host))?.into();
+        let key = format!("{}/console/cluster/id_ed25519", topology.paths.data);
+        value["topology"] = pretty(&seen_from(topology, host, &key))?.into();
         value["known_hosts"] = known_hosts.into();
         value["state"] = pretty(&wanted(topology, artefacts))?.into();
     } else if let Some(program) = artefacts.get("maxim-ctl") {
@@ -68,7 +69,7 @@ pub(crate) fn value(
             consoles.join(","),
             program.path,
             agent(topology, host),
-            STANDARD.encode(public_of(key)?),
+            public_text(key)?,
             topology.name
         )
         .into();
@@ -86,9 +87,8 @@ fn agent(topology: &Topology, host: &Host) -> String {
     }
 }
 
-/// The topology as the console uses it (JSON is YAML).
-fn seen_from(topology: &Topology, console: &Host) -> Value {
-    let key = format!("{}/console/cluster/id_ed25519", topology.paths.data);
+/// The topology as one of its hosts uses it (JSON is YAML), with a key for the others.
+pub(crate) fn seen_from(topology: &Topology, console: &Host, key: &str) -> Value {
     let hosts: Vec<Value> = topology
         .hosts
         .iter()
@@ -154,10 +154,10 @@ fn pretty(value: &impl serde::Serialize) -> Result<String, EngineError> {
 }
 
 /// A new Ed25519 key in OpenSSH's format (PROTOCOL.key), without passphrase.
-fn new_key(comment: &str) -> Result<Secret, EngineError> {
+pub(crate) fn new_key(comment: &str) -> Result<Secret, EngineError> {
     let seed: [u8; 32] = rand::random();
     let pair = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|error| {
-        EngineError::failed("secrets", format!("the console's key could not be made: {error}"))
+        EngineError::failed("secrets", format!("a key for SSH could not be made: {error}"))
     })?;
     let public = pair.public_key().as_ref();
     let mut blob = Vec::new();
@@ -200,10 +200,15 @@ fn put(into: &mut Vec<u8>, bytes: &[u8]) {
     into.extend(bytes);
 }
 
+/// The public part as `authorized_keys` has it.
+pub(crate) fn public_text(key: &Secret) -> Result<String, EngineError> {
+    public_of(key).map(|public| STANDARD.encode(public))
+}
+
 /// The public part of a key that was made here.
 fn public_of(key: &Secret) -> Result<Vec<u8>, EngineError> {
     let broken = || {
-        EngineError::failed("secrets", format!("{KEY} in secrets.json is no key that was made here"))
+        EngineError::failed("secrets", "a key for SSH in secrets.json is none that was made here")
             .hint("remove that entry; the next install makes a new key and puts it on the hosts")
     };
     let body: String = key.expose().lines().filter(|line| !line.starts_with('-')).collect();

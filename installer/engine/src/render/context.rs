@@ -68,6 +68,7 @@ pub fn context_for(
     let manager =
         if embedded { ServiceManager::Supervisor { root: root.clone() } } else { ServiceManager::Systemd };
     console::ensure_key(topology, secrets)?;
+    crate::backup::ensure_key(topology, secrets)?;
     let secret_values: Map<String, Value> = input
         .secret_names
         .iter()
@@ -117,29 +118,28 @@ pub fn context_for(
         "console": console::value(topology, host.host, input.artefacts, input.known_hosts, secrets)?,
         "peers": topology.hosts.iter().filter(|other| other.name != host.host.name)
             .map(|other| other.address.clone()).collect::<Vec<_>>(),
-        "backup": backup(input, host.host)?,
+        "backup": backup(input, host.host, secrets)?,
         "purge": input.purge,
     });
     Ok(context)
 }
 
-/// `backup` for one host: whether it keeps the repository, and when backups are made from there.
-fn backup(input: &RenderInput<'_>, host: &Host) -> Result<Value, EngineError> {
+/// `backup` for one host: whether it keeps the repository, when backups are made from there, and who may come for them.
+fn backup(input: &RenderInput<'_>, host: &Host, secrets: &Secrets) -> Result<Value, EngineError> {
     let topology = input.topology;
     let here = crate::backup::repository_host(topology).is_some_and(|keeper| keeper.name == host.name);
-    let calendars = match crate::backup::schedule_of(topology)? {
-        Some(schedule) => {
-            schedule.on_calendar().map_err(|error| EngineError::usage("schedule", error.to_string()))?
-        }
-        None => Vec::new(),
-    };
-    // From elsewhere a host has neither the cluster's state nor a way to the other hosts.
-    let able = input.root.is_some() || matches!(host.connection, Connection::Local);
+    let calendars = crate::backup::calendars(topology)?;
+    // The control host has the cluster's state itself; another is handed what it needs.
+    let own = input.root.is_some() || matches!(host.connection, Connection::Local);
     Ok(json!({
         "here": here,
-        "scheduled": here && able && !calendars.is_empty(),
+        "scheduled": here && !calendars.is_empty(),
+        "handed_over": here && !own && !calendars.is_empty(),
         "calendars": calendars,
-        "state_home": input.state_home,
+        "state_home": if own { input.state_home.to_owned() } else { crate::backup::home(topology) },
+        "state_folder": crate::backup::home(topology),
+        "authorized_key": crate::backup::authorized_line(topology, host, input.artefacts, secrets)?,
+        "marker": crate::backup::marker(topology),
     }))
 }
 

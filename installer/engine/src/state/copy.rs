@@ -340,6 +340,10 @@ fn adopt_with(run: &Run<'_>) -> Result<bool, EngineError> {
 /// The session of the host that keeps the copy; none where there is no copy to be kept. The console itself looks by an
 /// agent that reads no files, at a state that is made for it.
 fn keeper<'s, 'a>(context: &Context, sessions: &'s mut [Session<'a>]) -> Option<&'s mut Session<'a>> {
+    // The host that makes backups by the schedule works with what an install handed it, and writes no state.
+    if context.state.file(crate::backup::HANDED_OVER).is_file() {
+        return None;
+    }
     if context.topology.profile == Profile::Embedded || context.agent_socket.is_some() {
         return None;
     }

@@ -304,6 +304,7 @@ impl Upgrade<'_> {
         installed.generation = before.installed.generation + 1;
         installed.installed_at = crate::events::now_rfc3339();
         context.state.save_installed(&installed)?;
+        crate::backup::hand_over(run, sessions, &installed);
         Kept { installed, ..next }.save(&context.state, kept::APPLIED)?;
         record.phase = Phase::Switched;
         record::save(&context.state, &mut record)?;

@@ -1,0 +1,178 @@
+//! What the schedules say: when sets are made, read again, and tried, and what of it is owed now.
+
+use super::sets::record;
+use crate::context::Context;
+use crate::error::EngineError;
+use maxim_model::backup::BackupRecord;
+use maxim_model::backup::schedule::Schedule;
+use maxim_model::topology::Topology;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+/// What is done by a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Job {
+    /// A set is made, and retention applied.
+    Backup,
+    /// A share of the repository is read again.
+    Verify,
+    /// The newest set is restored into scratch and started.
+    Drill,
+}
+
+/// One of them, by its schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DueJob {
+    /// Which.
+    pub job: Job,
+    /// Its schedule.
+    pub schedule: String,
+    /// Whether it is owed: it was due since it was done last, or was never done.
+    pub owed: bool,
+    /// Unix seconds of the next one; none: there is none within reach.
+    pub next_unix: Option<i64>,
+}
+
+/// What the schedules say now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Due {
+    /// Those that have a schedule, in the order in which they are done.
+    pub jobs: Vec<DueJob>,
+    /// What was done last.
+    #[serde(skip)]
+    pub record: BackupRecord,
+}
+
+impl Due {
+    /// The schedule of a job.
+    pub fn job(&self, job: Job) -> Option<&DueJob> {
+        self.jobs.iter().find(|due| due.job == job)
+    }
+}
+
+/// What is owed by the schedules.
+pub fn due(context: &Context) -> Result<Due, EngineError> {
+    let record = record(context)?;
+    let jobs = judge(&context.topology, &record, OffsetDateTime::now_utc().unix_timestamp())?;
+    Ok(Due { jobs, record })
+}
+
+/// The same for a record and a time.
+fn judge(topology: &Topology, record: &BackupRecord, now: i64) -> Result<Vec<DueJob>, EngineError> {
+    let last = |job: Job| match job {
+        Job::Backup => record.backup.as_ref().map(|done| done.at_unix),
+        Job::Verify => record.verify.as_ref().map(|done| done.at_unix),
+        Job::Drill => record.drill.as_ref().map(|done| done.at_unix),
+    };
+    let backup_by_schedule = !topology.backup.schedule.is_empty();
+    Ok(schedules(topology)?
+        .into_iter()
+        .map(|(job, schedule)| {
+            // Without a set there is nothing to read or to try, unless one is made before it in the same run.
+            let possible = job == Job::Backup || backup_by_schedule || record.backup.is_some();
+            DueJob {
+                job,
+                schedule: schedule.text().to_owned(),
+                owed: possible && schedule.is_owed(last(job), now),
+                next_unix: schedule.next_after(now),
+            }
+        })
+        .collect())
+}
+
+/// The schedules of a topology.
+pub(crate) fn schedules(topology: &Topology) -> Result<Vec<(Job, Schedule)>, EngineError> {
+    let backup = &topology.backup;
+    let mut all = Vec::new();
+    for (job, text) in
+        [(Job::Backup, &backup.schedule), (Job::Verify, &backup.verify), (Job::Drill, &backup.drill)]
+    {
+        if !text.is_empty() {
+            let schedule = Schedule::parse(text, &backup.time_zone)
+                .map_err(|error| EngineError::usage("schedule", format!("`{text}`: {error}")))?;
+            all.push((job, schedule));
+        }
+    }
+    Ok(all)
+}
+
+/// The schedules as systemd has them, each expression once.
+pub(crate) fn calendars(topology: &Topology) -> Result<Vec<String>, EngineError> {
+    let mut all = Vec::new();
+    for (_, schedule) in schedules(topology)? {
+        for calendar in
+            schedule.on_calendar().map_err(|error| EngineError::usage("schedule", error.to_string()))?
+        {
+            if !all.contains(&calendar) {
+                all.push(calendar);
+            }
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Job, calendars, judge};
+    use crate::sample;
+    use maxim_model::backup::BackupRecord;
+    use maxim_model::backup::record::Done;
+
+    const DAY: i64 = 86_400;
+    /// A midnight.
+    const NOW: i64 = 20_000 * DAY;
+
+    fn owed(record: &BackupRecord, now: i64) -> Vec<Job> {
+        let mut topology = sample::three_hosts();
+        topology.backup.schedule = "0 3 * * *".into();
+        topology.backup.verify = "0 5 * * *".into();
+        topology.backup.drill = "0 6 * * *".into();
+        let jobs = judge(&topology, record, now).unwrap();
+        jobs.iter().filter(|due| due.owed).map(|due| due.job).collect()
+    }
+
+    fn done(at_unix: i64) -> Done {
+        Done { set: "a".into(), at_unix, duration_ms: 1, bytes: 1, added: 1 }
+    }
+
+    #[test]
+    fn each_is_owed_by_its_own_schedule() {
+        assert_eq!(owed(&BackupRecord::default(), NOW), [Job::Backup, Job::Verify, Job::Drill]);
+        let record = BackupRecord {
+            backup: Some(done(NOW)),
+            verify: Some(done(NOW - DAY)),
+            ..BackupRecord::default()
+        };
+        assert_eq!(owed(&record, NOW + 60), [Job::Verify, Job::Drill]);
+        assert_eq!(
+            owed(&record, NOW + 3 * 3600),
+            [Job::Backup, Job::Verify, Job::Drill],
+            "at the very second"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_stops_nothing() {
+        let record = BackupRecord { backup: Some(done(NOW + 30 * DAY)), ..BackupRecord::default() };
+        assert!(owed(&record, NOW).contains(&Job::Backup));
+    }
+
+    #[test]
+    fn without_a_set_nothing_is_read_or_tried() {
+        let mut topology = sample::three_hosts();
+        topology.backup.drill = "0 6 * * *".into();
+        let drills = |record: &BackupRecord| judge(&topology, record, NOW).unwrap()[0].owed;
+        assert!(!drills(&BackupRecord::default()));
+        assert!(drills(&BackupRecord { backup: Some(done(NOW)), ..BackupRecord::default() }));
+    }
+
+    #[test]
+    fn one_timer_for_all_of_them() {
+        let mut topology = sample::three_hosts();
+        topology.backup.schedule = "0 3 * * *".into();
+        topology.backup.verify = "0 3 * * *".into();
+        topology.backup.drill = "30 4 * * 0".into();
+        assert_eq!(calendars(&topology).unwrap().len(), 2);
+    }
+}
