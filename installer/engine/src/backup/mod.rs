@@ -25,6 +25,7 @@ pub use restore::{Only, Overwrite, RestoreOptions, RestoreOutcome, RestorePrevie
 pub(crate) use sets::last;
 pub(crate) use sets::schedule as schedule_of;
 pub use sets::{Due, PruneOutcome, VerifyOptions, VerifyOutcome, due, list, prune, record, verify};
+pub(crate) use sources::parts_on;
 pub use vault::StoredSet;
 pub(crate) use vault::host as repository_host;
 pub(crate) use vault::repository as repository_of;

@@ -40,7 +40,7 @@
 //! A `file` or `unit` whose content holds a secret must be `sensitive: true` (a unit can never hold one).
 
 mod body;
-mod console;
+pub(crate) mod console;
 pub(crate) mod context;
 
 pub use body::Renderer;
