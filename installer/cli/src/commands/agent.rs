@@ -32,7 +32,7 @@ fn parse(arguments: &[OsString]) -> Option<Start> {
         match (start.access, word?) {
             (Access::ReadOnly, "--promotable") if !start.promotable => start.promotable = true,
             (Access::Observe, "--peer") if start.peer.is_none() => {
-                start.peer = Some(words.next()??.to_owned())
+                start.peer = Some(words.next()??.to_owned());
             }
             (Access::Observe, "--get") => start.health.push(words.next()??.parse().ok()?),
             _ => return None,
