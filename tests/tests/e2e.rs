@@ -38,6 +38,8 @@ mod embedded;
 mod harness;
 #[path = "e2e/interruptions.rs"]
 mod interruptions;
+#[path = "e2e/kills.rs"]
+mod kills;
 #[path = "e2e/launcher.rs"]
 mod launcher;
 #[path = "e2e/local.rs"]
@@ -52,10 +54,14 @@ mod product;
 mod project;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "e2e/replace.rs"]
+mod replace;
 #[path = "e2e/secrets.rs"]
 mod secrets;
 #[path = "e2e/stores.rs"]
 mod stores;
+#[path = "e2e/support.rs"]
+mod support;
 #[path = "e2e/upgrade.rs"]
 mod upgrade;
 

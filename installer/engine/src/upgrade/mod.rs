@@ -3,7 +3,8 @@
 //! Steps of [`upgrade`]: the bundle is judged against what is installed ([`maxim_model::upgrade::judge`]); hosts are
 //! connected, looked at (room for both versions, every component well) and locked; a snapshot is taken
 //! ([`mod@snapshot`]); images and programs are staged on all hosts while the version before serves ([`stage`]); then
-//! each host has its turn ([`turn`]): files, drain, switch, health, messages through it. When a turn fails, the hosts
+//! each host has its turn ([`turn`]): files, drain, switch, health, messages through it; one that is lost in it is
+//! connected to again ([`lost`]). When a turn fails, the hosts
 //! that had theirs are taken back at once ([`back`]), program, configuration and unit as they were. The new version
 //! only expands the schema ([`mod@schema`]), so that the one before works on it until [`finalize`] has been asked for.
 //!
@@ -15,6 +16,7 @@
 mod back;
 mod finalize;
 mod kept;
+mod lost;
 mod plan;
 mod program;
 mod record;
@@ -27,7 +29,7 @@ mod turn;
 
 pub use back::{RollbackOptions, RollbackOutcome, rollback};
 pub use finalize::{FinalizeOutcome, finalize};
-pub(crate) use kept::keep;
+pub(crate) use kept::{applied_tasks, keep};
 pub use plan::UpgradePlan;
 pub use program::program_of_bundle;
 pub(crate) use record::{forget, refuse_other_version, status};
@@ -138,6 +140,7 @@ pub(crate) fn upgrade_with(run: &Run<'_>, options: UpgradeOptions) -> Result<Upg
             .hint("name it with --bundle; in a checkout `maxim.ctl bundle build` makes one"));
     };
     let installed = require_installed(context, "upgrade")?;
+    crate::replace::refuse_in_the_middle(&context.state, "upgrade")?;
     if context.state.topology()?.is_some_and(|applied| applied != context.topology_text) {
         return Err(EngineError::usage("upgrade", "the topology is not the one that was applied")
             .hint("change the configuration before or after the upgrade, with `maxim.ctl install`; without -f and --set the applied one is used"));
@@ -325,27 +328,32 @@ impl Upgrade<'_> {
             context.cancel.check("upgrade")?;
             let host = context.topology.hosts[place].name.clone();
             let tasks = next.tasks_of(&host)?;
-            let changes = turn::look(run, &mut sessions[place], &tasks)?;
-            if record.turn(&host) == Turn::Done && turn::is_nothing(&changes) {
-                continue;
-            }
-            record.set_turn(&host, Turn::Begun);
-            record::save(&context.state, record)?;
-            done += turn::turn(
-                run,
-                sessions,
-                place,
-                &tasks,
-                &changes,
-                material,
-                &next.installed,
-                turn::Proof::Neighbours,
-            )?;
-            record.set_turn(&host, Turn::Done);
-            record::save(&context.state, record)?;
+            done += lost::persist(run, sessions, &next.installed, lost::REBOOT, |sessions| {
+                let changes = turn::look(run, &mut sessions[place], &tasks)?;
+                if record.turn(&host) == Turn::Done && turn::is_nothing(&changes) {
+                    return Ok(0);
+                }
+                record.set_turn(&host, Turn::Begun);
+                record::save(&context.state, record)?;
+                let done = turn::turn(
+                    run,
+                    sessions,
+                    place,
+                    &tasks,
+                    &changes,
+                    material,
+                    &next.installed,
+                    turn::Proof::Neighbours,
+                )?;
+                record.set_turn(&host, Turn::Done);
+                record::save(&context.state, record)?;
+                Ok(done)
+            })?;
         }
         // Proven once more over all of them, now that none is of the version before.
-        verify::canary(run, sessions, material.authority.certificate())?;
+        lost::persist(run, sessions, &next.installed, lost::REBOOT, |sessions| {
+            verify::canary(run, sessions, material.authority.certificate())
+        })?;
         Ok(done)
     }
 
