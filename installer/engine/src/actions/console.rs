@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::error::EngineError;
 use crate::files;
 use crate::phases::connect;
-use crate::render::context::CONSOLE_USER;
+use crate::render::context::{CONSOLE_USER, SERVICE_USER};
 use crate::run::Run;
 use crate::secrets::random_text;
 use crate::state::{self, Installed};
@@ -94,6 +94,18 @@ fn task(topology: &Topology, installed: &Installed, password: Secret) -> Result<
     } else {
         format!("{}/console/console.yaml", paths.configuration)
     };
+    let mut argv = Vec::new();
+    if !embedded {
+        // Its own user, who gets below the folders of ours by the group of the services, as its unit has it.
+        let identity = ["runuser", "-u", CONSOLE_USER, "-g", CONSOLE_USER, "-G", SERVICE_USER, "--"];
+        argv.extend(identity.map(str::to_owned));
+    }
+    argv.extend([
+        format!("{}/bin/{artefact}/maxim-console", paths.software),
+        "--config".into(),
+        configuration,
+        "--reset-password".into(),
+    ]);
     Ok(Task {
         id: "console/password".into(),
         component: "console".into(),
@@ -102,14 +114,9 @@ fn task(topology: &Topology, installed: &Installed, password: Secret) -> Result<
         reloads: Vec::new(),
         deadline_seconds: DEADLINE_SECONDS,
         kind: TaskKind::Command(CommandTask {
-            argv: vec![
-                format!("{}/bin/{artefact}/maxim-console", paths.software),
-                "--config".into(),
-                configuration,
-                "--reset-password".into(),
-            ],
+            argv,
             stdin: password,
-            user: if embedded { String::new() } else { CONSOLE_USER.into() },
+            user: String::new(),
             creates: String::new(),
             unless: Vec::new(),
         }),
@@ -132,9 +139,13 @@ mod tests {
         };
         let made = task(&sample::three_hosts(), &installed, Secret::new("planted-7431")).unwrap();
         let TaskKind::Command(command) = made.kind else { panic!("a command") };
-        assert_eq!(command.argv[0], "/opt/maxim/bin/maxim-console-0.1.0-0f3a1b2c3d4e/maxim-console");
-        assert_eq!(command.argv[2], "/etc/maxim/console/console.yaml");
-        assert_eq!((command.user.as_str(), command.stdin.expose()), ("maxim-console", "planted-7431"));
+        assert_eq!(
+            command.argv.join(" "),
+            "runuser -u maxim-console -g maxim-console -G maxim -- \
+             /opt/maxim/bin/maxim-console-0.1.0-0f3a1b2c3d4e/maxim-console \
+             --config /etc/maxim/console/console.yaml --reset-password"
+        );
+        assert_eq!(command.stdin.expose(), "planted-7431");
         assert!(!command.argv.join(" ").contains("planted"));
         let root = std::path::Path::new("/home/ann/maxim");
         let made = task(&sample::embedded(root), &installed, Secret::default()).unwrap();
