@@ -238,8 +238,8 @@ fn the_console_can_look_and_no_more_and_what_was_there_before_stays() {
     };
     assert!(!seen("maxim-im").contains("600 socket"), "{}", seen("maxim-im"));
 
-    crate::control_hosts::set_the_consoles_password(&cluster, &first);
     crate::control_hosts::work_on_one_state(&cluster, "app1");
+    crate::control_hosts::set_the_consoles_password(&cluster, &first);
 
     cluster.run(&["uninstall", "--purge", "--yes"]).ok();
     assert_eq!(keys(), before);
