@@ -38,6 +38,8 @@ mod embedded;
 mod harness;
 #[path = "e2e/interruptions.rs"]
 mod interruptions;
+#[path = "e2e/kills.rs"]
+mod kills;
 #[path = "e2e/launcher.rs"]
 mod launcher;
 #[path = "e2e/local.rs"]

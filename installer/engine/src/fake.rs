@@ -29,6 +29,10 @@ pub struct HostState {
     pub fails_at: Option<String>,
     /// The agent vanishes when this task is applied.
     pub dies_at: Option<String>,
+    /// The same once; the next agent lives.
+    pub dies_once_at: Option<String>,
+    /// The same, and the host cannot be reached from then on.
+    pub vanishes_at: Option<String>,
     /// Cancels the run when this task is applied.
     pub cancels_at: Option<(String, CancelFlag)>,
     /// Somebody else holds the lock.
@@ -239,7 +243,11 @@ impl FakeAgent {
             Request::Apply { tasks } => {
                 for task in tasks {
                     say(&Reply::TaskStarted { id: task.id.clone() });
-                    if state.dies_at.as_ref() == Some(&task.id) {
+                    state.unreachable |= state.vanishes_at.as_ref() == Some(&task.id);
+                    if state.unreachable
+                        || state.dies_at.as_ref() == Some(&task.id)
+                        || state.dies_once_at.take_if(|id| *id == task.id).is_some()
+                    {
                         return false;
                     }
                     if state.fails_at.as_ref() == Some(&task.id) {

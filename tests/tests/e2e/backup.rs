@@ -1,5 +1,5 @@
 //! Backups of an embedded deployment, with real restic: made while it serves, checked and restored by Debian's own
-//! restic, put back, rebuilt from repository and kit alone, killed at seeded moments, and fed with what is wrong.
+//! restic, put back, rebuilt from repository and kit alone, and fed with what is wrong (killed: see `kills`).
 
 use crate::embedded::Deployment;
 use crate::product::{Outcome, Person, bundle, first_account, key_of, sign_in};
@@ -7,22 +7,24 @@ use maxim_tests::chat::Tls;
 use maxim_tests::hosts::wait_for;
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-const BOB: &str = "bob@localhost";
+/// The other account.
+pub const BOB: &str = "bob@localhost";
 const BOBS: &str = "correct horse battery";
 
 /// A deployment whose repository is a folder.
-struct Backed {
-    deployment: Deployment,
+pub struct Backed {
+    /// The deployment.
+    pub deployment: Deployment,
     repository: PathBuf,
 }
 
 impl Backed {
-    fn up() -> Self {
+    /// Installs it with one account more.
+    pub fn up() -> Self {
         let deployment = Deployment::install();
         let repository = deployment.person.home().join("repository");
         let backed = Self { deployment, repository };
@@ -37,7 +39,7 @@ impl Backed {
     }
 
     /// restic comes from the bundle when the deployment has none.
-    fn arguments(&self, arguments: &[&str]) -> Vec<String> {
+    pub fn arguments(&self, arguments: &[&str]) -> Vec<String> {
         let mut all: Vec<String> =
             self.deployment.with_root(arguments).into_iter().map(str::to_owned).collect();
         if arguments[0] == "backup" {
@@ -49,13 +51,14 @@ impl Backed {
         all
     }
 
-    fn run(&self, arguments: &[&str]) -> Outcome {
+    /// Runs a command on it.
+    pub fn run(&self, arguments: &[&str]) -> Outcome {
         let arguments = self.arguments(arguments);
         self.deployment.person.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// The same once nobody who died holds a lock any more.
-    fn run_when_free(&self, arguments: &[&str]) -> Outcome {
+    pub fn run_when_free(&self, arguments: &[&str]) -> Outcome {
         wait_for("the lease of the dead owner to run out", Duration::from_mins(2), || {
             let outcome = self.run(arguments);
             (outcome.code != 5).then_some(outcome)
@@ -63,7 +66,8 @@ impl Backed {
         .unwrap()
     }
 
-    fn say(&self, words: &str) {
+    /// The first account tells Bob something while he is away.
+    pub fn say(&self, words: &str) {
         let result = &self.deployment.result;
         let (admin, password) = first_account(result);
         let root = ["--root", self.deployment.root.to_str().unwrap()];
@@ -74,7 +78,8 @@ impl Backed {
         chat.leave().unwrap();
     }
 
-    fn sets(&self) -> Vec<Value> {
+    /// Complete sets, newest first.
+    pub fn sets(&self) -> Vec<Value> {
         self.run(&["backup", "list"]).ok().result()["sets"].as_array().unwrap().clone()
     }
 
@@ -84,7 +89,7 @@ impl Backed {
     }
 
     /// Debian's own restic on the repository; none when this machine has none.
-    fn stock(&self, arguments: &[&str]) -> Option<String> {
+    pub fn stock(&self, arguments: &[&str]) -> Option<String> {
         let restic = Path::new("/usr/bin/restic");
         if !restic.is_file() {
             crate::skip("stock restic", "the package restic is not installed");
@@ -119,7 +124,7 @@ impl Backed {
 
 /// Bob signs in and is handed what waits for him.
 #[track_caller]
-fn bob_reads(person: &Person, result: &Value, root: &Path, words: &str) {
+pub fn bob_reads(person: &Person, result: &Value, root: &Path, words: &str) {
     let at = result["endpoints"]["xmpp"][0].as_str().unwrap();
     let mut bob = sign_in(person, at, Tls::Start, BOB, BOBS, &["--root", root.to_str().unwrap()]);
     bob.hear(words, Duration::from_secs(10)).unwrap();
@@ -307,61 +312,4 @@ fn a_full_repository_loses_nothing() {
     backed.run(&["backup", "prune"]).ok();
     assert_eq!(backed.sets().len(), 1, "of one day the newest");
     backed.run(&["backup", "verify", "--share", "100"]).ok();
-}
-
-/// Runs a command and kills it after so many events; whether it was killed before its end.
-fn killed(backed: &Backed, arguments: &[&str], events: usize) -> bool {
-    let arguments = backed.arguments(arguments);
-    let mut child = backed.deployment.person.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut lines = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    for _ in 0..events {
-        line.clear();
-        if lines.read_line(&mut line).unwrap() == 0 {
-            break;
-        }
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    !line.contains("\"event\":\"result\"")
-}
-
-#[test]
-fn killed_at_any_moment_the_repository_is_sound_and_nothing_is_half_restored() {
-    const MOMENTS: usize = 10;
-    let backed = Backed::up();
-    backed.say("survives");
-    backed.run(&["backup", "create"]).ok();
-    let seed: usize = std::env::var("MAXIM_TEST_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos() as usize / 1000);
-    let moments: Vec<usize> = if std::env::var_os("MAXIM_TEST_ALL").is_some() {
-        (1..=MOMENTS).collect()
-    } else {
-        vec![1 + seed % 5, 6 + seed / 5 % 5]
-    };
-    println!("seed {seed}: moments {moments:?}");
-    for moment in moments {
-        let before = backed.sets().len();
-        killed(&backed, &["backup", "create"], moment + 2);
-        backed.run_when_free(&["backup", "create"]).ok();
-        assert!(backed.sets().len() > before);
-        backed.stock(&["check"]);
-
-        killed(&backed, &["backup", "prune"], moment.min(3));
-        backed.run_when_free(&["backup", "prune"]).ok();
-        backed.stock(&["check"]);
-
-        killed(&backed, &["backup", "drill"], moment + 2);
-        backed.run_when_free(&["backup", "drill"]).ok();
-        assert!(!backed.deployment.root.join("data/drill").exists());
-
-        killed(&backed, &["backup", "restore", "--overwrite"], moment * 2);
-        let restored = backed.run_when_free(&["backup", "restore", "--overwrite"]).ok().result();
-        assert_eq!(restored["applied"], true);
-        assert!(!backed.deployment.root.join("data/im/im.sqlite.restoring").exists());
-        assert!(backed.run(&["user", "list"]).ok().stdout.contains(BOB));
-    }
-    bob_reads(&backed.deployment.person, &backed.deployment.result, &backed.deployment.root, "survives");
 }

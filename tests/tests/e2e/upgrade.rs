@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 /// One of the bundles of newer versions.
-fn version(name: &str) -> PathBuf {
+pub fn version(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         if let Some(folder) = std::env::var_os("MAXIM_TEST_VERSIONS") {
@@ -36,30 +36,31 @@ fn version(name: &str) -> PathBuf {
 }
 
 /// What `bundle inspect` says a bundle's version is.
-fn number(person: &Person, bundle: &Path) -> String {
+pub fn number(person: &Person, bundle: &Path) -> String {
     let shown = person.run(&["bundle", "inspect", bundle.to_str().unwrap(), "--output", "json"]).ok();
     shown.result()["manifest"]["version"].as_str().unwrap_or_else(|| panic!("{}", shown.stdout)).to_owned()
 }
 
 /// A digest of what lies on a host, beside the agent's own copies.
-const FILES: &str = "find /opt/maxim /etc/maxim -not -path '/opt/maxim/agent*' | sort | sha256sum";
+pub const FILES: &str = "find /opt/maxim /etc/maxim -not -path '/opt/maxim/agent*' | sort | sha256sum";
 
 impl Cluster {
     /// The arguments of an upgrade to one of the versions.
-    fn to(&self, name: &str) -> Vec<String> {
+    pub fn to(&self, name: &str) -> Vec<String> {
         let bundle = version(name).display().to_string();
         ["upgrade", "--bundle", &bundle, "--no-snapshot", "-f", &self.file, "--yes", "--output", "json"]
             .map(str::to_owned)
             .to_vec()
     }
 
-    fn upgrade(&self, name: &str) -> Outcome {
+    /// Upgrades to one of the versions, without a snapshot.
+    pub fn upgrade(&self, name: &str) -> Outcome {
         let arguments = self.to(name);
         self.person.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Versions of the IM cores that run, as `status` measures them.
-    fn im_versions(&self) -> Vec<String> {
+    pub fn im_versions(&self) -> Vec<String> {
         im_versions(&self.run(&["status"]).result())
     }
 
@@ -174,7 +175,26 @@ fn one_node_is_upgraded_under_traffic_taken_back_and_finalized() {
     assert_eq!(cluster.install().ok().changes(), 0, "it is to the byte what it was");
     cluster.run(&["rollback", "--yes"]).exits(5);
 
-    // Forwards once more, past the point of no return.
+    // Forwards once more, with a repository: a safety set is made first, of what the version before had.
+    let set = ["config", "set", "backup.repository", "{type: local, path: /var/backups/maxim}"];
+    cluster.person.run(&[&set[..], &["-f", &cluster.file]].concat()).ok();
+    cluster.install().ok();
+    let forwards = cluster.person.run(&without).ok();
+    assert_eq!(im_versions(&forwards.result()), [new.as_str()]);
+    let sets = || cluster.run(&["backup", "list"]).ok().result()["sets"].as_array().unwrap().clone();
+    let first = sets();
+    assert_eq!((first.len(), &first[0]["kind"]), (1, &Value::from("safety")), "{first:#?}");
+
+    // A set of the newer version does not go onto the older one.
+    cluster.run(&["backup", "create"]).ok();
+    let newer = sets()[0]["set"].as_str().unwrap().to_owned();
+    cluster.run(&["rollback", "--yes"]).ok();
+    let restore = |set: &str| cluster.run(&["backup", "restore", set, "--overwrite", "--yes"]);
+    restore(&newer).exits(5).says(&["was made by version", &new, &old]);
+    restore(first[0]["set"].as_str().unwrap()).ok();
+    cluster.wait_well();
+
+    // And past the point of no return.
     cluster.upgrade("next").ok();
     cluster.run(&["upgrade", "--finalize", "--yes"]).ok();
     assert!(tables().contains("account_presence") && !tables().contains("last_activity"), "{}", tables());
@@ -276,8 +296,21 @@ fn a_broken_version_is_taken_back_by_itself() {
     assert!(status["upgrade"]["failure"].as_str().unwrap().contains("message"), "{status:#}");
     cluster.chat(&result, "flows");
     assert_eq!(cluster.install().ok().changes(), 0, "it is to the byte what it was");
-    // A whole bundle of the same version then goes through.
-    cluster.upgrade("next").ok();
+    // A whole bundle of the same version then goes through, though a host loses its power in its turn.
+    let arguments = cluster.to("next");
+    let mut child = cluster.person.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let is_its_turn = |event: Value| {
+        event["event"] == "task_started" && event["step"] == "im/service" && event["host"] == "app2"
+    };
+    assert!(lines.any(|line| serde_json::from_str(&line).is_ok_and(is_its_turn)), "app2 has its turn");
+    cluster.testbed.host("app2").power_off_hard().unwrap();
+    cluster.testbed.host("app2").boot().unwrap();
+    let rest: Vec<String> = lines.collect();
+    assert!(child.wait().unwrap().success(), "{rest:#?}");
+    assert!(rest.iter().any(|line| line.contains("connected again")), "{rest:#?}");
+    let new = number(&cluster.person, &version("next"));
+    assert_eq!(cluster.im_versions(), [new.as_str(), new.as_str()]);
     cluster.wait_well();
     cluster.chat(&result, "whole");
 }
@@ -320,6 +353,7 @@ fn an_embedded_deployment_goes_forwards_and_back() {
     };
     let (old, new) = (number(person, bundle()), number(person, &version("next")));
     let [next, broken] = ["next", "broken"].map(|name| version(name).display().to_string());
+    run(&["upgrade", "--bundle", &first, "--no-snapshot"]).ok().says(&["\"changes\":0"]);
     run(&["upgrade", "--bundle", &broken, "--no-snapshot"]).exits(1).says(&["taken back"]);
     let status = || run(&["status"]).ok().result();
     assert_eq!(im_versions(&status()), [old.as_str()]);
@@ -327,14 +361,25 @@ fn an_embedded_deployment_goes_forwards_and_back() {
     run(&["upgrade", "--bundle", &next]).exits(2).says(&["no repository", "--no-snapshot"]);
     let repository = format!("{{type: local, path: {}}}", person.home().join("repository").display());
     run(&["config", "set", "backup.repository", &repository]).ok();
+    let supervisor = || {
+        let pid = std::fs::read_to_string(deployment.root.join("run/supervisor.pid")).unwrap();
+        let program = std::fs::read_link(format!("/proc/{}/exe", pid.split(' ').next().unwrap())).unwrap();
+        program.display().to_string()
+    };
+    assert!(!supervisor().contains("/programs/"), "it is the one that installed: {}", supervisor());
     let upgraded = run(&["upgrade", "--bundle", &next]).ok();
     print_gaps(&upgraded);
     assert_eq!(im_versions(&status()), [new.as_str()]);
+    assert!(supervisor().contains("/cluster/programs/") && supervisor().contains(&format!("-{new}-")));
     let sets = run(&["backup", "list"]).ok().result()["sets"].clone();
     let kinds: Vec<&str> = sets.as_array().unwrap().iter().map(|set| set["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["safety"], "{sets}");
+    run(&["upgrade", "--bundle", &first, "--no-snapshot"]).exits(5).says(&["older", "rollback"]);
+    run(&["backup", "create"]).ok();
+    let newer = run(&["backup", "list"]).ok().result()["sets"][0]["set"].as_str().unwrap().to_owned();
     run(&["rollback"]).ok();
     assert_eq!(im_versions(&status()), [old.as_str()]);
+    run(&["backup", "restore", &newer, "--overwrite"]).exits(5).says(&["was made by version", &new, &old]);
     run(&["upgrade", "--bundle", &next, "--no-snapshot", "--finalize"]).ok();
     assert_eq!(im_versions(&status()), [new.as_str()]);
     run(&["rollback"]).exits(5).says(&["finalized"]);

@@ -11,10 +11,14 @@ use crate::supervisor::definition::{check_name, digest, enabled_mark, path};
 use crate::supervisor::log::tail;
 use maxim_model::facts::UnitFact;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Our own executable, also when its file was replaced meanwhile.
 const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// The supervisor itself, as the name of a service.
+const SUPERVISOR: &str = "supervisor";
 
 /// The supervisor of one root.
 #[derive(Debug)]
@@ -33,6 +37,27 @@ impl Supervised {
         absolute(&root)?;
         client::ensure(&self.root, Path::new(THIS_PROGRAM), &["supervise", "--root", &root])?;
         Ok(())
+    }
+
+    /// Makes this program the supervisor when another one is: that one ends its services in order, and this one starts
+    /// them. The children of a process cannot be handed on, so they start anew. Nothing runs: nothing is done.
+    fn bring_up(&self, deadline: &Deadline) -> Result<()> {
+        let Some(answer) = client::status(&self.root)? else { return Ok(()) };
+        // By what was run, not by its path: the file may have been replaced since.
+        let program = |process: &str| {
+            fs::metadata(format!("/proc/{process}/exe")).map(|found| (found.dev(), found.ino())).ok()
+        };
+        if program("self").is_some() && program("self") == program(&answer.pid.to_string()) {
+            return Ok(());
+        }
+        let begun = procfs::start_time(answer.pid);
+        client::ask(&self.root, &Command::Shutdown, deadline.left())?;
+        // Its process, not its socket: it holds the lock of the root until it is gone.
+        deadline.poll("the supervisor before to end", || {
+            let there = begun.is_some() && procfs::start_time(answer.pid) == begun;
+            if there { Err("it stops its services".to_owned()) } else { Ok(()) }
+        })?;
+        self.ensure()
     }
 }
 
@@ -81,6 +106,9 @@ impl Keeper for Supervised {
 
     fn act(&self, action: Action, name: &str, deadline: &Deadline) -> Result<()> {
         check_name(name)?;
+        if name == SUPERVISOR && action == Action::Restart {
+            return self.bring_up(deadline);
+        }
         let name = name.to_owned();
         let command = match action {
             Action::Start => Command::Start { name },

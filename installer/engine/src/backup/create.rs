@@ -138,7 +138,7 @@ fn make(
         let mut parts = Vec::new();
         let mut added = 0;
         let mut point_unix = OffsetDateTime::now_utc().unix_timestamp();
-        for origin in origins(context)? {
+        for origin in origins(&context.topology)? {
             context.cancel.check("backup")?;
             if let Some((part, ended)) = part(run, sessions, vault, &set, &origin)? {
                 if part.kind.is_database() && ended.point_unix > 0 {
@@ -164,7 +164,8 @@ fn make(
             kind,
             point,
             point_unix,
-            version: env!("CARGO_PKG_VERSION").into(),
+            // What made the data, which may be newer than the program that runs.
+            version: installed.version.clone(),
             components: installed.versions.clone(),
             parts,
             canary: mark,

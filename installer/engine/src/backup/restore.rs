@@ -264,8 +264,9 @@ fn restore_on(
 fn fits(context: &Context, manifest: &SetManifest) -> Result<(), EngineError> {
     let refuse = |cause: String, hint: &str| Err(EngineError::refused("restore", cause).hint(hint));
     let topology = &context.topology;
-    let ours = env!("CARGO_PKG_VERSION");
-    let newer = match (semver::Version::parse(&manifest.version), semver::Version::parse(ours)) {
+    let installed = context.state.installed()?.unwrap_or_default();
+    let ours = installed.version;
+    let newer = match (semver::Version::parse(&manifest.version), semver::Version::parse(&ours)) {
         (Ok(theirs), Ok(ours)) => theirs > ours,
         _ => manifest.version != ours,
     };
@@ -304,7 +305,7 @@ fn targets(
         Only::Database => kind.is_database(),
         Only::Files => kind == PartKind::Files,
     };
-    let origins = origins(context)?;
+    let origins = origins(&context.topology)?;
     let targets: Vec<(Part, Origin)> = manifest
         .parts
         .iter()

@@ -1,7 +1,6 @@
 //! What a set is made of: which host has what, by topology. The database first, so that every file that a message
 //! names is in the part that comes after it.
 
-use crate::context::Context;
 use crate::error::EngineError;
 use crate::render::context::CONSOLE_USER;
 use maxim_model::backup::PartKind;
@@ -74,8 +73,7 @@ pub(crate) fn database(topology: &Topology) -> Result<Origin, EngineError> {
 }
 
 /// All parts that come from hosts.
-pub(crate) fn origins(context: &Context) -> Result<Vec<Origin>, EngineError> {
-    let topology = &context.topology;
+pub(crate) fn origins(topology: &Topology) -> Result<Vec<Origin>, EngineError> {
     let mut all = vec![database(topology)?];
     // Files lie on one node; several share them through the database or object storage.
     if let Some(host) = topology.with_role(Role::Im).next() {

@@ -65,30 +65,11 @@ pub(crate) fn lock_hosts(
     action: &str,
 ) -> Result<(), EngineError> {
     let owner = state::owner(action);
-    let cluster = &run.context.topology.name;
     let errors = run.emitter.phase("lock", || {
         fleet::for_each(sessions.iter_mut(), run.context.concurrency, |session| {
             let begun = Instant::now();
             let host = session.host.name.clone();
-            let locked = (|| {
-                let connected = session
-                    .connected
-                    .as_mut()
-                    .ok_or_else(|| EngineError::failed("lock", "the host is not connected").on(&host))?;
-                // What has looked goes on as what may change things.
-                let mut agent =
-                    match session.reader.take().filter(|_| run.first_mode() == Mode::LookThenChange) {
-                        Some(mut agent) => {
-                            agent.promote(REQUEST)?;
-                            agent
-                        }
-                        None => connected.agent(Mode::Change)?,
-                    };
-                run.scope(&mut agent)?;
-                lock_agent(&mut agent, cluster, &owner)?;
-                session.writer = Some(agent);
-                Ok(())
-            })();
+            let locked = lock_host(run, session, &owner);
             run.emitter.record("lock", &host, millis(begun));
             locked.err()
         })
@@ -104,6 +85,27 @@ pub(crate) fn lock_hosts(
             Err(error)
         }
     }
+}
+
+/// Starts the agent of a host that may change things, and takes the host's lock. `owner`: who asks.
+pub(crate) fn lock_host(run: &Run<'_>, session: &mut Session<'_>, owner: &str) -> Result<(), EngineError> {
+    let host = &session.host.name;
+    let connected = session
+        .connected
+        .as_mut()
+        .ok_or_else(|| EngineError::failed("lock", "the host is not connected").on(host))?;
+    // What has looked goes on as what may change things.
+    let mut agent = match session.reader.take().filter(|_| run.first_mode() == Mode::LookThenChange) {
+        Some(mut agent) => {
+            agent.promote(REQUEST)?;
+            agent
+        }
+        None => connected.agent(Mode::Change)?,
+    };
+    run.scope(&mut agent)?;
+    lock_agent(&mut agent, &run.context.topology.name, owner)?;
+    session.writer = Some(agent);
+    Ok(())
 }
 
 /// Takes the lock of an agent's host, which it holds until it ends.

@@ -4,7 +4,7 @@
 //! which the version before works with. What the newer version brought and the older never had is removed.
 
 use super::kept::{self, Kept};
-use super::{order, record, turn};
+use super::{lost, order, record, turn};
 use crate::actions::status::require_installed;
 use crate::context::Context;
 use crate::error::{Class, EngineError};
@@ -194,7 +194,7 @@ pub(super) fn take_back(
         if !all && record.turn(&host) == Turn::Waiting {
             continue;
         }
-        let taken = (|| {
+        let taken = lost::persist(run, sessions, &previous.installed, lost::SHORT, |sessions| {
             let mut tasks = previous.tasks_of(&host)?;
             let newer = next.as_ref().map(|next| next.tasks_of(&host)).transpose()?.unwrap_or_default();
             tasks.extend(only_newer(&tasks, &newer));
@@ -212,9 +212,13 @@ pub(super) fn take_back(
                 &previous.installed,
                 turn::Proof::Itself,
             )?;
+            // A version that failed was never proven, so the supervisor is that of before still.
+            if all {
+                turn::bring_supervisor_up(run, &mut sessions[place], &previous.installed)?;
+            }
             record.set_turn(&host, Turn::TakenBack);
             record::save(&context.state, record)
-        })();
+        });
         match taken {
             Ok(()) => {}
             // The others are taken back all the same: one that cannot be reached must not keep them.

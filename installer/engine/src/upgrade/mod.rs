@@ -3,7 +3,8 @@
 //! Steps of [`upgrade`]: the bundle is judged against what is installed ([`maxim_model::upgrade::judge`]); hosts are
 //! connected, looked at (room for both versions, every component well) and locked; a snapshot is taken
 //! ([`mod@snapshot`]); images and programs are staged on all hosts while the version before serves ([`stage`]); then
-//! each host has its turn ([`turn`]): files, drain, switch, health, messages through it. When a turn fails, the hosts
+//! each host has its turn ([`turn`]): files, drain, switch, health, messages through it; one that is lost in it is
+//! connected to again ([`lost`]). When a turn fails, the hosts
 //! that had theirs are taken back at once ([`back`]), program, configuration and unit as they were. The new version
 //! only expands the schema ([`mod@schema`]), so that the one before works on it until [`finalize`] has been asked for.
 //!
@@ -15,6 +16,7 @@
 mod back;
 mod finalize;
 mod kept;
+mod lost;
 mod plan;
 mod program;
 mod record;
@@ -325,27 +327,32 @@ impl Upgrade<'_> {
             context.cancel.check("upgrade")?;
             let host = context.topology.hosts[place].name.clone();
             let tasks = next.tasks_of(&host)?;
-            let changes = turn::look(run, &mut sessions[place], &tasks)?;
-            if record.turn(&host) == Turn::Done && turn::is_nothing(&changes) {
-                continue;
-            }
-            record.set_turn(&host, Turn::Begun);
-            record::save(&context.state, record)?;
-            done += turn::turn(
-                run,
-                sessions,
-                place,
-                &tasks,
-                &changes,
-                material,
-                &next.installed,
-                turn::Proof::Neighbours,
-            )?;
-            record.set_turn(&host, Turn::Done);
-            record::save(&context.state, record)?;
+            done += lost::persist(run, sessions, &next.installed, lost::REBOOT, |sessions| {
+                let changes = turn::look(run, &mut sessions[place], &tasks)?;
+                if record.turn(&host) == Turn::Done && turn::is_nothing(&changes) {
+                    return Ok(0);
+                }
+                record.set_turn(&host, Turn::Begun);
+                record::save(&context.state, record)?;
+                let done = turn::turn(
+                    run,
+                    sessions,
+                    place,
+                    &tasks,
+                    &changes,
+                    material,
+                    &next.installed,
+                    turn::Proof::Neighbours,
+                )?;
+                record.set_turn(&host, Turn::Done);
+                record::save(&context.state, record)?;
+                Ok(done)
+            })?;
         }
         // Proven once more over all of them, now that none is of the version before.
-        verify::canary(run, sessions, material.authority.certificate())?;
+        lost::persist(run, sessions, &next.installed, lost::REBOOT, |sessions| {
+            verify::canary(run, sessions, material.authority.certificate())
+        })?;
         Ok(done)
     }
 

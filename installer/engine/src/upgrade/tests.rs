@@ -252,12 +252,12 @@ fn a_host_that_dies_on_the_way_back_is_named_and_taken_back_later() {
     let scene = Scene::installed();
     let before = scene.applied();
     scene.programs("two");
-    scene.fleet.with("b", |state| state.dies_at = Some("im/service".into()));
+    scene.fleet.with("b", |state| state.vanishes_at = Some("im/service".into()));
     let error = scene.upgrade().unwrap_err();
     assert_eq!((error.host.as_str(), error.exit_code()), ("b", 1));
     assert!(error.hint.contains("rollback"), "{error:?}");
     assert_eq!(scene.phase(), Phase::RollingBack);
-    scene.fleet.with("b", |state| state.dies_at = None);
+    scene.fleet.with("b", |state| (state.vanishes_at, state.unreachable) = (None, false));
     // The same command completes the way back, and says that the upgrade failed.
     let error = scene.upgrade().unwrap_err();
     assert!(error.cause.contains("taken back") && error.exit_code() == 1, "{error}");
@@ -266,6 +266,17 @@ fn a_host_that_dies_on_the_way_back_is_named_and_taken_back_later() {
         all.iter().map(|tasks| tasks.get("im/service").cloned()).collect::<Vec<_>>()
     };
     assert_eq!(service(&scene.applied()), service(&before));
+}
+
+#[test]
+fn a_host_that_is_lost_in_its_turn_is_connected_to_again() {
+    let scene = Scene::installed();
+    scene.programs("two");
+    scene.fleet.with("b", |state| state.dies_once_at = Some("im/service".into()));
+    let outcome = scene.upgrade().unwrap();
+    assert!(outcome.applied);
+    assert_eq!(scene.phase(), Phase::Switched);
+    assert_eq!(scene.fleet.with("b", |state| state.dies_once_at.clone()), None, "it was lost indeed");
 }
 
 #[test]

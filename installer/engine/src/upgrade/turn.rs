@@ -84,6 +84,9 @@ pub(super) fn turn(
         well(run, &mut sessions[place], installed)?;
     }
     prove(run, sessions, place, material, proof)?;
+    if proof == Proof::Neighbours {
+        bring_supervisor_up(run, &mut sessions[place], installed)?;
+    }
     run.emitter.note(&host, "switch", format!("runs {}, proven by messages", installed.version));
     run.emitter.record("switch", &host, millis(begun));
     Ok(done)
@@ -134,6 +137,34 @@ fn drain(run: &Run<'_>, session: &mut Session<'_>) -> Result<(), EngineError> {
     };
     agent.request("drain", &request, Duration::from_secs(DRAIN_SECONDS + 10), |_| {})?;
     run.emitter.note(&host, "drain", format!("the IM core ended in good order after {} ms", millis(begun)));
+    Ok(())
+}
+
+/// Makes the supervisor of an embedded deployment one of this program, once the version is proven: its services start
+/// anew under it, and the messages at the end of all turns prove them again.
+pub(super) fn bring_supervisor_up(
+    run: &Run<'_>,
+    session: &mut Session<'_>,
+    installed: &Installed,
+) -> Result<(), EngineError> {
+    if run.root().is_none() {
+        return Ok(());
+    }
+    let host = session.host.name.clone();
+    let begun = Instant::now();
+    let agent = session
+        .writer
+        .as_mut()
+        .ok_or_else(|| EngineError::failed("supervisor", "the host is not connected").on(&host))?;
+    let request = Request::Service {
+        action: ServiceAction::Restart,
+        names: vec!["supervisor".into()],
+        manager: run.manager(),
+        deadline_seconds: DRAIN_SECONDS,
+    };
+    agent.request("supervisor", &request, Duration::from_secs(2 * DRAIN_SECONDS), |_| {})?;
+    well(run, session, installed)?;
+    run.emitter.note(&host, "supervisor", format!("the supervisor is of this version, {} ms", millis(begun)));
     Ok(())
 }
 

@@ -1,0 +1,191 @@
+//! SIGKILL at moments spread over the time that a command takes: backups, their pruning, restores and drills of an
+//! embedded deployment, upgrades of hosts. Run again, it completes; the repository passes Debian's own restic; nothing
+//! half restored is ever served; hosts that were done are not touched again.
+//!
+//! Ten moments each with `tests/run --all`, two seeded ones otherwise (`MAXIM_TEST_SEED` gives the seed). A moment is a
+//! time, not an event: a command spends most of its time between events.
+
+use crate::backup::{BOB, Backed, bob_reads};
+use crate::cluster::{ALL, Cluster};
+use crate::product::{Outcome, Person};
+use crate::upgrade::{FILES, number, version};
+use maxim_tests::hosts::{HostSpec, wait_for};
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+const MOMENTS: u32 = 10;
+
+fn is_long() -> bool {
+    std::env::var_os("MAXIM_TEST_ALL").is_some()
+}
+
+/// Parts of the time of a reference run, in thousandths: all ten, or a seeded one of each half.
+fn moments() -> Vec<u32> {
+    let seed: u32 = std::env::var("MAXIM_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().subsec_micros());
+    let moments: Vec<u32> = if is_long() {
+        (0..MOMENTS).map(|number| number * 100 + seed % 100).collect()
+    } else {
+        vec![seed % 500, 500 + seed / 500 % 450]
+    };
+    println!("seed {seed}: moments {moments:?} in thousandths");
+    moments
+}
+
+/// Runs a command and kills it when so much time has gone by; whether it was killed before its end.
+fn killed_after(person: &Person, arguments: &[String], time: Duration) -> bool {
+    let mut child = person.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (ended, end) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let last = lines.map_while(Result::ok).last();
+        // Nobody listens any more once it was killed.
+        ended.send(()).ok();
+        last
+    });
+    let killed = end.recv_timeout(time).is_err();
+    child.kill().ok();
+    child.wait().unwrap();
+    let last = reader.join().unwrap().unwrap_or_default();
+    killed && !last.contains("\"event\":\"result\"")
+}
+
+/// A command of the series on backups.
+struct Victim {
+    arguments: &'static [&'static str],
+    /// How long it takes when nobody kills it.
+    takes: Duration,
+}
+
+impl Victim {
+    /// Measures a reference run.
+    fn measured(backed: &Backed, arguments: &'static [&'static str]) -> Self {
+        let started = Instant::now();
+        backed.run(arguments).ok();
+        let takes = started.elapsed();
+        println!("{} takes {takes:?}", arguments.join(" "));
+        Self { arguments, takes }
+    }
+
+    /// Kills it at a moment.
+    fn dies(&self, backed: &Backed, moment: u32) {
+        let time = self.takes * moment / 1000;
+        let killed = killed_after(&backed.deployment.person, &backed.arguments(self.arguments), time);
+        let how = if killed { "killed" } else { "had ended" };
+        println!("  {} after {time:?}: {how}", self.arguments.join(" "));
+    }
+}
+
+/// Accounts, when the IM core answers.
+fn accounts(backed: &Backed) -> Option<String> {
+    let listed = backed.run(&["user", "list", "--output", "json"]);
+    (listed.code == 0).then_some(listed.stdout)
+}
+
+#[test]
+fn backups_killed_at_any_moment_leave_a_sound_repository_and_nothing_half_restored() {
+    const LATE: &str = "late@localhost";
+    let backed = Backed::up();
+    let add = backed.deployment.with_root(&["user", "add", LATE, "--password-stdin"]);
+    backed.say("survives");
+    let create = Victim::measured(&backed, &["backup", "create"]);
+    let set = backed.sets()[0]["set"].as_str().unwrap().to_owned();
+    backed.run(&["backup", "verify", "--share", "100"]).ok();
+    let prune = Victim::measured(&backed, &["backup", "prune"]);
+    let drill = Victim::measured(&backed, &["backup", "drill"]);
+    let restore = Victim::measured(&backed, &["backup", "restore", "--overwrite"]);
+    for moment in moments() {
+        let before = backed.sets().len();
+        create.dies(&backed, moment);
+        backed.run_when_free(&["backup", "create"]).ok();
+        assert!(backed.sets().len() > before, "the next one makes a set");
+        backed.stock(&["check"]);
+
+        prune.dies(&backed, moment);
+        backed.run_when_free(&["backup", "prune"]).ok();
+        backed.stock(&["check"]);
+        assert!(backed.sets().iter().any(|one| one["set"] == set.as_str()), "the verified one stays");
+
+        drill.dies(&backed, moment);
+        backed.run_when_free(&["backup", "drill"]).ok();
+        assert!(!backed.deployment.root.join("data/drill").exists(), "the scratch is gone");
+
+        // Somebody who is not in the set: what is served is the one or the other, never a part of either.
+        backed.deployment.person.run_with(&add, "correct horse battery").ok();
+        let with = accounts(&backed).unwrap();
+        restore.dies(&backed, moment);
+        let seen = accounts(&backed);
+        let restored = backed.run_when_free(&["backup", "restore", "--overwrite"]).ok().result();
+        assert_eq!(restored["applied"], true);
+        let without = accounts(&backed).unwrap();
+        assert!(without.contains(BOB) && !without.contains(LATE) && with.contains(LATE));
+        if let Some(seen) = seen {
+            let names = |text: &str| text.matches("@localhost").count();
+            assert!(seen.contains(BOB), "half of a database was served: {seen}");
+            assert!(names(&seen) == names(&with) || names(&seen) == names(&without), "{seen}");
+        }
+        assert!(!backed.deployment.root.join("data/im/im.sqlite.restoring").exists());
+        backed.stock(&["check"]);
+    }
+    // Every set that is listed is whole.
+    backed.run(&["backup", "verify", "--share", "100"]).ok();
+    backed.stock(&["check", "--read-data"]);
+    bob_reads(&backed.deployment.person, &backed.deployment.result, &backed.deployment.root, "survives");
+    backed.deployment.person.run(&backed.deployment.with_root(&["uninstall", "--purge", "--yes"])).ok();
+}
+
+/// What runs on a host, and what lies on it: the same when nothing was done to it.
+fn trace(cluster: &Cluster, host: &str) -> String {
+    let pids = "systemctl show -p Id -p MainPID -p ExecMainStartTimestampMonotonic 'maxim-*.service'";
+    cluster.testbed.host(host).sh(&format!("{FILES}; {pids}")).unwrap()
+}
+
+fn upgrade_when_free(cluster: &Cluster) -> Outcome {
+    wait_for("the lock to be free", Duration::from_mins(2), || {
+        let outcome = cluster.upgrade("next");
+        (outcome.code != 5).then_some(outcome)
+    })
+    .unwrap()
+}
+
+#[test]
+fn an_upgrade_killed_at_any_moment_is_completed_and_done_hosts_stay_untouched() {
+    let cluster = if is_long() {
+        Cluster::bare(&[(HostSpec::new("app1"), ALL), (HostSpec::new("app2"), "im")], "")
+    } else {
+        Cluster::of_one()
+    };
+    let result = cluster.install().ok().result();
+    let new = number(&cluster.person, &version("next"));
+    let started = Instant::now();
+    cluster.upgrade("next").ok();
+    let takes = started.elapsed();
+    println!("an upgrade takes {takes:?}");
+    let nodes = cluster.im_versions().len();
+    for moment in moments() {
+        cluster.run(&["rollback", "--yes"]).ok();
+        let killed = killed_after(&cluster.person, &cluster.to("next"), takes * moment / 1000);
+        let status = cluster.run(&["status"]).result();
+        let turns = status["upgrade"]["hosts"].as_array().cloned().unwrap_or_default();
+        println!("  moment {moment}, killed: {killed}, it stood at {} {turns:?}", status["upgrade"]["phase"]);
+        let under_way = status["upgrade"]["phase"] == "switching";
+        let done: BTreeMap<String, String> = turns
+            .iter()
+            .filter(|turn| under_way && turn[1] == "done")
+            .map(|turn| turn[0].as_str().unwrap().to_owned())
+            .map(|host| (host.clone(), trace(&cluster, &host)))
+            .collect();
+        upgrade_when_free(&cluster).ok();
+        assert_eq!(cluster.im_versions(), vec![new.clone(); nodes]);
+        for (host, before) in done {
+            assert_eq!(trace(&cluster, &host), before, "{host} was done");
+        }
+        cluster.wait_well();
+    }
+    cluster.chat(&result, "killed");
+    assert_eq!(cluster.upgrade("next").ok().changes(), 0);
+}
