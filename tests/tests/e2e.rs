@@ -54,10 +54,14 @@ mod product;
 mod project;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "e2e/replace.rs"]
+mod replace;
 #[path = "e2e/secrets.rs"]
 mod secrets;
 #[path = "e2e/stores.rs"]
 mod stores;
+#[path = "e2e/support.rs"]
+mod support;
 #[path = "e2e/upgrade.rs"]
 mod upgrade;
 

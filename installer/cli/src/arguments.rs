@@ -134,6 +134,7 @@ pub(crate) enum Command {
     User(UserCommand),
     Logs(LogsArguments),
     Doctor,
+    SupportBundle(SupportArguments),
     Unlock(UnlockArguments),
     #[command(subcommand, arg_required_else_help = true)]
     Console(ConsoleCommand),
@@ -145,6 +146,8 @@ pub(crate) enum Command {
     Bundle(BundleCommand),
     Upgrade(UpgradeArguments),
     Rollback,
+    #[command(subcommand, arg_required_else_help = true)]
+    Host(HostCommand),
     Uninstall(UninstallArguments),
     Completion(CompletionArguments),
 }
@@ -226,6 +229,14 @@ pub(crate) struct LogsArguments {
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
     #[arg(short = 'n', long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub lines: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SupportArguments {
+    #[arg(short = 'o', long = "out", value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub lines: u32,
 }
 
@@ -349,6 +360,28 @@ pub(crate) struct UpgradeArguments {
     pub finalize: bool,
     #[arg(long)]
     pub no_snapshot: bool,
+}
+
+/// Changes of the hosts of a cluster.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum HostCommand {
+    Replace(ReplaceArguments),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReplaceArguments {
+    #[arg(value_name = "HOST")]
+    pub host: String,
+    #[arg(value_name = "ADDRESS")]
+    pub address: String,
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    #[arg(long, value_name = "SET", conflicts_with = "without_data")]
+    pub from: Option<String>,
+    #[arg(long)]
+    pub without_data: bool,
+    #[arg(long)]
+    pub alive: bool,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -100,6 +100,17 @@ impl Authority {
         Ok(leaf)
     }
 
+    /// Forgets all certificates of a host, so that new ones are issued; their names.
+    pub(crate) fn forget(&mut self, host: &str) -> Vec<String> {
+        let prefix = format!("{host}/");
+        let names: Vec<String> = self.index.keys().filter(|id| id.starts_with(&prefix)).cloned().collect();
+        for name in &names {
+            self.index.remove(name);
+            self.changed = true;
+        }
+        names
+    }
+
     fn issue(&self, names: &[String]) -> Result<(String, Secret, i64), rcgen::Error> {
         let mut parameters = CertificateParams::new(names.to_vec())?;
         let expires = self.now + Duration::days(LEAF_DAYS);

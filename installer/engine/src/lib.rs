@@ -23,12 +23,14 @@ pub mod playbooks;
 mod preflight;
 mod remote;
 pub mod render;
+pub mod replace;
 mod run;
 #[cfg(test)]
 mod sample;
 pub mod secrets;
 pub mod sizing;
 pub mod state;
+pub mod support;
 pub mod upgrade;
 
 pub use context::{Ask, AssumeYes, CancelFlag, Context};

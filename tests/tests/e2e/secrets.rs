@@ -16,10 +16,11 @@ use std::process::{Command, Stdio};
 /// Secrets by what they are. Of one with several lines (a key) each line that is secret is looked for: JSON writes
 /// line ends in another way.
 #[derive(Default)]
-struct Secrets(BTreeMap<String, Vec<String>>);
+pub struct Secrets(BTreeMap<String, Vec<String>>);
 
 impl Secrets {
-    fn plant(&mut self, name: &str, secret: &str) {
+    /// One of a name.
+    pub fn plant(&mut self, name: &str, secret: &str) {
         // The head of a key file, and what it says in clear of the public half, are no secret.
         let mut lines: Vec<_> =
             secret.lines().filter(|line| line.len() >= 12 && !line.starts_with("-----")).collect();
@@ -31,7 +32,7 @@ impl Secrets {
     }
 
     /// Every string of a JSON file that is long enough to be a secret.
-    fn plant_all(&mut self, value: &Value, at: &str) {
+    pub fn plant_all(&mut self, value: &Value, at: &str) {
         match value {
             Value::String(text) if text.len() >= 12 => self.plant(at, text),
             Value::Object(fields) => {
@@ -43,7 +44,7 @@ impl Secrets {
     }
 
     /// Every private key in a text.
-    fn plant_keys(&mut self, text: &str, at: &str) {
+    pub fn plant_keys(&mut self, text: &str, at: &str) {
         let text = text.replace("\\n", "\n");
         for (number, part) in text.split("PRIVATE KEY-----").enumerate().skip(1).step_by(2) {
             self.plant(&format!("{at}, key {number}"), part.trim_end_matches("-----END ").trim());
@@ -51,13 +52,14 @@ impl Secrets {
     }
 
     /// The names of those that stand in a text.
-    fn found_in(&self, place: &str, text: &str) -> Vec<String> {
+    pub fn found_in(&self, place: &str, text: &str) -> Vec<String> {
         let leaked = self.0.iter().filter(|(_, lines)| lines.iter().any(|line| text.contains(line.as_str())));
         leaked.map(|(name, _)| format!("{name} in {place}")).collect()
     }
 }
 
-fn files_below(folder: &Path) -> Vec<(String, String)> {
+/// Every file below a folder, with its content.
+pub fn files_below(folder: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -192,6 +194,7 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
         &["check", "-vv"],
         &["unlock", "-vv"],
         &["doctor", "-vv"],
+        &["support-bundle", "-vv", "-o", "support.tar.zst"],
         &["ca", "export", "-vv"],
         &["install", "-vv", "--yes"],
     ] {
@@ -220,6 +223,15 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
             assert_eq!(host.sh(&format!("stat -c '%a %U:%G' {wanted}")).unwrap(), "600 root:root\n");
         }
     }
+    places.extend(crate::support::opened(&cluster.person, "support.tar.zst", &["app1", "db1"]));
+    // A host that is dead is named, and the rest is there.
+    cluster.testbed.host("db1").power_off_hard().unwrap();
+    let late = ["support-bundle", "-o", "late.tar.zst", "-f", &cluster.file, "--output", "json"];
+    let late = cluster.person.run(&late).ok();
+    let missing = late.result()["missing"].clone();
+    assert!(missing.as_array().unwrap().iter().any(|one| one["host"] == "db1"), "{missing:#}");
+    places.push(said(late));
+    places.extend(crate::support::opened(&cluster.person, "late.tar.zst", &["app1"]));
     let home = files_below(cluster.person.home());
     assert!(
         home.iter().any(|(path, _)| path.contains("/journal/"))

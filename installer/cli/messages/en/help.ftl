@@ -140,6 +140,13 @@ command-doctor = Find out what is wrong, what shows it, and what to do
 example-doctor = Example:
     { "  " }./maxim.ctl doctor
 
+command-support-bundle = Gather what somebody elsewhere needs to find out what is wrong, in one file without secrets
+example-support-bundle = Examples:
+    { "  " }./maxim.ctl support-bundle
+    { "  " }./maxim.ctl support-bundle -o acme.tar.zst -n 5000
+argument-support-bundle-out = The file to make; nothing is overwritten [default: maxim-support-NAME-TIME.tar.zst here]
+argument-support-bundle-lines = Lines of each log on each host
+
 command-unlock = Show who holds the locks of a cluster; remove those left behind
 example-unlock = Examples:
     { "  " }./maxim.ctl unlock
@@ -195,6 +202,20 @@ argument-upgrade-no-snapshot = Go on although no snapshot is taken first
 command-rollback = Go back to the version before, as long as the upgrade was not finalized
 example-rollback = Example:
     { "  " }./maxim.ctl rollback --dry-run
+
+command-host = The hosts of a cluster
+example-host = Example:
+    { "  " }./maxim.ctl host replace db1 10.77.0.22
+command-host-replace = Put a new host in the place of a dead one, with its roles and, from a backup, its data
+example-host-replace = Examples:
+    { "  " }./maxim.ctl host replace db1 10.77.0.22 --bundle maxim.bundle --dry-run
+    { "  " }./maxim.ctl host replace app1 10.77.0.23 --name app9 --bundle maxim.bundle
+argument-host-replace-host = The dead host
+argument-host-replace-address = Address of the host in its place
+argument-host-replace-name = Its name, when it shall be another
+argument-host-replace-from = The backup set that its data comes from [default: the newest]
+argument-host-replace-without-data = Go on without the data that the dead host had
+argument-host-replace-alive = The host may be alive: stop its services where that is possible
 
 command-uninstall = Remove everything but the data; with --purge the data, too
 example-uninstall = Example:

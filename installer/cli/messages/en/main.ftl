@@ -218,11 +218,17 @@ bundle-own-key = The key is the one that the bundle itself carries: compare the 
 bundle-head = Maxim { $version } for { $architecture }, { $size }, signed by the key { $fingerprint }
 doctor-well = Nothing is wrong.
 doctor-sum = { $broken } broken, { $warnings } warnings
+support-made = { $path }: { $files } files, { $size }
+support-missing = { $host }: { $what } is missing: { $why }
+support-look = No password and no key is in it. Logs name addresses and hosts: look into it before you send it.
 lock-free = free
 lock-removed = removed
 lock-expired = its lease expired
 lock-held = held, lease ends in { $seconds } s
 lock-hint = Remove those whose lease expired with --expired, or one owner's with --owner 'OWNER'.
+replace-data = Data comes from the backup set { $set }: { $parts }.
+replace-withdrawn = What the dead host knew holds no longer: { $what }.
+replace-done = { $old } is replaced by { $new } at { $address } ({ $changes } changes, { $time }).
 uninstall-done = { $cluster } is uninstalled ({ $changes } things removed).
 uninstall-left = Data was left:
 

@@ -140,6 +140,13 @@ command-doctor = 找出问题、证据和解决办法
 example-doctor = 示例：
     { "  " }./maxim.ctl doctor
 
+command-support-bundle = 把他人排查问题所需的资料收集到一个不含机密的文件中
+example-support-bundle = 示例：
+    { "  " }./maxim.ctl support-bundle
+    { "  " }./maxim.ctl support-bundle -o acme.tar.zst -n 5000
+argument-support-bundle-out = 要生成的文件；不会覆盖已有文件 [默认：当前目录下的 maxim-support-NAME-TIME.tar.zst]
+argument-support-bundle-lines = 每个节点上每份日志的行数
+
 command-unlock = 显示谁持有集群的锁；移除遗留的锁
 example-unlock = 示例：
     { "  " }./maxim.ctl unlock
@@ -195,6 +202,20 @@ argument-upgrade-no-snapshot = 即使事先没有快照也继续
 command-rollback = 回退到升级前的版本（升级尚未定稿时）
 example-rollback = 示例：
     { "  " }./maxim.ctl rollback --dry-run
+
+command-host = 集群的节点
+example-host = 示例：
+    { "  " }./maxim.ctl host replace db1 10.77.0.22
+command-host-replace = 用新节点替换已失效的节点，接管其角色，并从备份恢复其数据
+example-host-replace = 示例：
+    { "  " }./maxim.ctl host replace db1 10.77.0.22 --bundle maxim.bundle --dry-run
+    { "  " }./maxim.ctl host replace app1 10.77.0.23 --name app9 --bundle maxim.bundle
+argument-host-replace-host = 已失效的节点
+argument-host-replace-address = 替换节点的地址
+argument-host-replace-name = 替换节点的名称（与原名称不同时）
+argument-host-replace-from = 数据取自哪个备份集 [默认：最新的]
+argument-host-replace-without-data = 放弃失效节点上的数据，继续执行
+argument-host-replace-alive = 节点可能仍在运行：尽可能停止其服务
 
 command-uninstall = 移除除数据以外的一切；加 --purge 则连同数据
 example-uninstall = 示例：

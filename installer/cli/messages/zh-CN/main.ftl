@@ -185,11 +185,17 @@ bundle-own-key = 该密钥来自安装包本身：请与发布者公布的指纹
 bundle-head = Maxim { $version }，架构 { $architecture }，{ $size }，签名密钥 { $fingerprint }
 doctor-well = 没有发现问题。
 doctor-sum = { $broken } 处故障，{ $warnings } 项警告
+support-made = { $path }：{ $files } 个文件，{ $size }
+support-missing = { $host }：缺少{ $what }：{ $why }
+support-look = 其中没有密码和密钥。日志中有账号地址和主机名：发送前请先查看。
 lock-free = 空闲
 lock-removed = 已移除
 lock-expired = 租约已过期
 lock-held = 持有中，租约 { $seconds } 秒后到期
 lock-hint = 用 --expired 移除租约已过期的锁，或用 --owner 'OWNER' 移除某个持有者的锁。
+replace-data = 数据取自备份集 { $set }：{ $parts }。
+replace-withdrawn = 失效节点掌握的以下凭据已作废：{ $what }。
+replace-done = { $old } 已由 { $address } 上的 { $new } 替换（{ $changes } 项更改，用时 { $time }）。
 uninstall-done = { $cluster } 已卸载（移除 { $changes } 项）。
 uninstall-left = 保留了数据：
 

@@ -10,6 +10,7 @@ mod completion;
 mod config;
 mod console;
 mod doctor;
+mod host;
 mod install;
 mod logs;
 mod plan;
@@ -20,6 +21,7 @@ mod start;
 mod status;
 mod stop;
 mod supervise;
+mod support_bundle;
 mod uninstall;
 mod unlock;
 pub(crate) mod upgrade;
@@ -85,12 +87,14 @@ fn once(call: &Call<'_>, command: Command) -> Outcome {
         Command::User(command) => user::run(call, command),
         Command::Logs(arguments) => logs::run(call, &arguments),
         Command::Doctor => doctor::run(call),
+        Command::SupportBundle(arguments) => support_bundle::run(call, &arguments),
         Command::Unlock(arguments) => unlock::run(call, arguments),
         Command::Ca(command) => ca::run(call, &command),
         Command::Backup(command) => backup::run(call, command),
         Command::Bundle(command) => bundle::run(call, command),
         Command::Upgrade(arguments) => upgrade::run(call, &arguments),
         Command::Rollback => rollback::run(call),
+        Command::Host(command) => host::run(call, &command),
         Command::Uninstall(arguments) => uninstall::run(call, &arguments),
         Command::Completion(arguments) => Ok(completion::run(call, &arguments)),
     }

@@ -11,7 +11,8 @@ use crate::phases::probe::DiskProbe;
 use crate::phases::{connect, measure};
 use crate::preflight;
 use crate::run::{Run, Session};
-use maxim_model::check::Verdict;
+use crate::state::Installed;
+use maxim_model::check::{CheckResult, Verdict};
 use maxim_model::status::{ComponentStatus, Health};
 use maxim_model::wire::{Reply, Request};
 use serde::Serialize;
@@ -74,12 +75,28 @@ pub fn doctor(context: &Context) -> Result<Vec<Finding>, EngineError> {
     let installed = require_installed(context, "doctor")?;
     let run = Run::begin(context, "doctor", false)?;
     let mut sessions = connect::connect(&run)?;
-    let checks = preflight::preflight(&run, &mut sessions, DiskProbe::Databases);
-    let components = measure::components(&run, &mut sessions, &installed, false);
+    let examination = examine(&run, &mut sessions, &installed);
+    connect::release(&mut sessions);
     context.cancel.check("doctor")?;
+    Ok(examination.findings)
+}
+
+/// What was looked at, and what is wrong with it.
+pub(crate) struct Examination {
+    /// Every result of preflight.
+    pub checks: Vec<CheckResult>,
+    /// Every component as measured.
+    pub components: Vec<ComponentStatus>,
+    /// What is wrong, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// The same on hosts that are connected, with what it rests on.
+pub(crate) fn examine(run: &Run<'_>, sessions: &mut [Session<'_>], installed: &Installed) -> Examination {
+    let checks = preflight::preflight(run, sessions, DiskProbe::Databases).results;
+    let components = measure::components(run, sessions, installed, false);
     let mut findings: Vec<Finding> = checks
-        .results
-        .into_iter()
+        .iter()
         .filter(|result| result.verdict >= Verdict::Warn)
         .map(|result| Finding {
             component: result.id.split('.').next().unwrap_or_default().to_owned(),
@@ -89,29 +106,28 @@ pub fn doctor(context: &Context) -> Result<Vec<Finding>, EngineError> {
             } else {
                 vec![format!("wanted: {}", result.threshold)]
             },
-            host: result.host,
+            host: result.host.clone(),
             verdict: result.verdict,
-            fix: result.fix,
+            fix: result.fix.clone(),
         })
         .collect();
-    let sick: Vec<ComponentStatus> = components
-        .into_iter()
+    let sick: Vec<&ComponentStatus> = components
+        .iter()
         .filter(|status| !matches!(status.health, Health::Well | Health::Working | Health::Unknown))
         .collect();
     findings.extend(
-        fleet::for_each(sessions.iter_mut(), context.concurrency, |session| {
+        fleet::for_each(sessions.iter_mut(), run.context.concurrency, |session| {
             sick.iter()
                 .filter(|status| status.host == session.host.name)
-                .map(|status| (status, tail(&run, session, &status.component)))
+                .map(|status| (status, tail(run, session, &status.component)))
                 .map(|(status, lines)| finding(status, lines))
                 .collect::<Vec<_>>()
         })
         .into_iter()
         .flatten(),
     );
-    connect::release(&mut sessions);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
-    Ok(findings)
+    Examination { checks, components, findings }
 }
 
 fn tail(run: &Run<'_>, session: &mut Session<'_>, component: &str) -> Vec<String> {

@@ -101,6 +101,7 @@ pub(crate) fn install_with(
     let _control = if options.dry_run { None } else { Some(context.state.lock(&state::owner(action))?) };
     let before = context.state.installed()?.unwrap_or_default();
     crate::upgrade::refuse_other_version(&context.state, &before, &context.delivery)?;
+    crate::replace::refuse_in_the_middle(&context.state, action)?;
     let mut material = Material::load(run)?;
     delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
     // All of a bundle is checked in every run, beside the measuring: before anything of it is unpacked, and also when

@@ -29,6 +29,9 @@ pub fn service(
         ServiceAction::Restart => "restart",
     };
     let installed = require_installed(context, name)?;
+    if action != ServiceAction::Stop {
+        crate::replace::refuse_in_the_middle(&context.state, name)?;
+    }
     if let Some(component) = component
         && context.topology.with_role(component).next().is_none()
     {

@@ -5,9 +5,9 @@ use crate::error::EngineError;
 use crate::events::now_rfc3339;
 use crate::phases::probe::DiskProbe;
 use crate::phases::{connect, measure, probe};
-use crate::run::Run;
+use crate::run::{Run, Session};
 use crate::state::Installed;
-use maxim_model::status::ClusterStatus;
+use maxim_model::status::{ClusterStatus, ComponentStatus};
 
 /// Measures the cluster. Hosts that cannot be reached are part of the answer, not an error. When nothing was
 /// installed: an error of class `Failed` that says how to begin.
@@ -19,9 +19,20 @@ pub fn status(context: &Context) -> Result<ClusterStatus, EngineError> {
     let components =
         run.emitter.phase("status", || measure::components(&run, &mut sessions, &installed, false));
     context.cancel.check("status")?;
-    let backup = crate::backup::last(&context.topology, &mut sessions);
-    let hosts = sessions.iter().map(|session| measure::host_status(session, &context.topology)).collect();
+    let measured = of(&run, &mut sessions, components);
     connect::release(&mut sessions);
+    measured
+}
+
+/// The answer, from hosts that are connected and probed.
+pub(crate) fn of(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    components: Vec<ComponentStatus>,
+) -> Result<ClusterStatus, EngineError> {
+    let context = run.context;
+    let backup = crate::backup::last(&context.topology, sessions);
+    let hosts = sessions.iter().map(|session| measure::host_status(session, &context.topology)).collect();
     Ok(ClusterStatus {
         cluster: context.topology.name.clone(),
         domain: context.topology.domain.clone(),

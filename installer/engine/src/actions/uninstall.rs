@@ -67,6 +67,7 @@ pub fn uninstall(context: &Context, options: UninstallOptions) -> Result<Uninsta
         // Secrets and the authority stay with the data they belong to; what runs does not any more.
         context.state.forget_installed()?;
         crate::upgrade::forget(&context.state)?;
+        crate::replace::forget(&context.state)?;
     }
     if outcome.applied && options.purge {
         context.state.remove()?;

@@ -29,6 +29,7 @@ pub use recover::{RecoverOptions, recover_state};
 pub use restore::{Only, Overwrite, RestoreOptions, RestoreOutcome, RestorePreview, restore};
 pub(crate) use sets::last;
 pub use sets::{PruneOutcome, VerifyOptions, VerifyOutcome, list, prune, record, verify};
+pub(crate) use sources::parts_on;
 pub use vault::StoredSet;
 pub(crate) use vault::host as repository_host;
 pub(crate) use vault::repository as repository_of;

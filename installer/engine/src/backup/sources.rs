@@ -109,6 +109,12 @@ pub(crate) fn origins(topology: &Topology) -> Result<Vec<Origin>, EngineError> {
     Ok(all)
 }
 
+/// Names of the parts that come from a host.
+pub(crate) fn parts_on(topology: &Topology, host: &str) -> Vec<&'static str> {
+    let all = origins(topology).unwrap_or_default();
+    all.into_iter().filter(|origin| origin.host == host).map(|origin| origin.name).collect()
+}
+
 /// Who owns data of services on a host.
 pub(crate) fn owner(topology: &Topology) -> String {
     if topology.profile == Profile::Embedded { String::new() } else { "maxim".into() }

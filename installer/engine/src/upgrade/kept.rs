@@ -88,6 +88,11 @@ pub(crate) fn keep(
     Kept::new(installed.clone(), sessions, tasks).save(state, APPLIED)
 }
 
+/// The tasks that were applied to a host last; none when nothing was kept of it.
+pub(crate) fn applied_tasks(state: &StateDir, host: &str) -> Result<Vec<Task>, EngineError> {
+    Ok(Kept::load(state, APPLIED)?.and_then(|mut kept| kept.hosts.remove(host)).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::{APPLIED, Kept};

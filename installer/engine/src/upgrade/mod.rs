@@ -29,7 +29,7 @@ mod turn;
 
 pub use back::{RollbackOptions, RollbackOutcome, rollback};
 pub use finalize::{FinalizeOutcome, finalize};
-pub(crate) use kept::keep;
+pub(crate) use kept::{applied_tasks, keep};
 pub use plan::UpgradePlan;
 pub use program::program_of_bundle;
 pub(crate) use record::{forget, refuse_other_version, status};
@@ -140,6 +140,7 @@ pub(crate) fn upgrade_with(run: &Run<'_>, options: UpgradeOptions) -> Result<Upg
             .hint("name it with --bundle; in a checkout `maxim.ctl bundle build` makes one"));
     };
     let installed = require_installed(context, "upgrade")?;
+    crate::replace::refuse_in_the_middle(&context.state, "upgrade")?;
     if context.state.topology()?.is_some_and(|applied| applied != context.topology_text) {
         return Err(EngineError::usage("upgrade", "the topology is not the one that was applied")
             .hint("change the configuration before or after the upgrade, with `maxim.ctl install`; without -f and --set the applied one is used"));

@@ -1,0 +1,93 @@
+//! Whether the host that is replaced is dead, as far as that can be known from here.
+//!
+//! A host that answers and belongs to the cluster is alive. One that answers and lets nobody in is not known to be
+//! dead, so it counts as alive. One that does not answer, that shows another key, or that has nothing of the cluster
+//! counts as dead.
+
+use super::ReplaceOptions;
+use crate::context::Context;
+use crate::error::EngineError;
+use crate::phases::probe::{DiskProbe, query};
+use crate::remote::{Connected, Mode};
+use crate::run::Run;
+use maxim_model::topology::{Connection, Host};
+use maxim_model::wire::{Reply, Request, ServiceAction};
+use std::time::Duration;
+
+const FACTS: Duration = Duration::from_secs(30);
+const STOP_SECONDS: u64 = 90;
+/// Errors of connecting that a dead host gives, or another machine in its place.
+const DEAD: [&str; 3] = ["access.unreachable", "access.refused", "access.host_key_changed"];
+
+/// Refuses a host that is alive, unless that was said; then its services are stopped.
+pub(super) fn require(context: &Context, old: &Host, options: &ReplaceOptions) -> Result<(), EngineError> {
+    if old.connection == Connection::Local {
+        return Err(EngineError::usage("host replace", "this very machine cannot be dead")
+            .on(&old.name)
+            .hint("restore onto another machine with `maxim.ctl backup restore --kit`"));
+    }
+    let run = Run::begin(context, "host-replace", false)?;
+    let refused = |cause: String| {
+        EngineError::refused("host replace", cause)
+            .on(&old.name)
+            .hint("switch it off, or say `--alive`: then its services are stopped where that is possible, and it must never serve again")
+    };
+    let mut connected = match run.connect(old) {
+        Ok(connected) => connected,
+        Err(error) if DEAD.contains(&error.step.as_str()) => {
+            run.emitter.note(&old.name, "host replace", format!("counts as dead: {}", error.cause));
+            return Ok(());
+        }
+        Err(error) if options.alive => {
+            run.emitter.warn(&old.name, "host replace", "it answers and could not be stopped", error.cause);
+            return Ok(());
+        }
+        Err(error) => {
+            return Err(refused(format!("it answers, and whether it works is not known: {}", error.cause)));
+        }
+    };
+    if !is_ours(&run, old, connected.as_mut())? {
+        run.emitter.note(&old.name, "host replace", "the machine there has nothing of this cluster");
+        return Ok(());
+    }
+    if !options.alive {
+        return Err(refused(format!("it is alive at {}", old.address)));
+    }
+    if options.dry_run {
+        return Ok(());
+    }
+    stop(&run, old, connected.as_mut())
+}
+
+/// Whether the machine has something of the cluster.
+fn is_ours(run: &Run<'_>, old: &Host, connected: &mut dyn Connected) -> Result<bool, EngineError> {
+    let mut agent = connected.agent(Mode::Look)?;
+    run.scope(&mut agent)?;
+    let asked = Request::Facts(query(&run.context.topology, old, DiskProbe::No));
+    let facts = agent.ask("host replace", &asked, FACTS, |reply| match reply {
+        Reply::Facts { facts } => Some(facts),
+        _ => None,
+    })?;
+    agent.finish(Duration::from_secs(2));
+    let there = facts.clusters.contains(&run.context.topology.name);
+    Ok(there || facts.units.iter().any(|unit| unit.active == "active"))
+}
+
+fn stop(run: &Run<'_>, old: &Host, connected: &mut dyn Connected) -> Result<(), EngineError> {
+    let mut agent = connected.agent(Mode::Change)?;
+    run.scope(&mut agent)?;
+    let mut roles = old.roles.clone();
+    roles.sort_by_key(|role| std::cmp::Reverse(role.stage()));
+    let names: Vec<String> = roles.iter().map(|role| role.service()).collect();
+    let wait = Duration::from_secs(STOP_SECONDS * names.len() as u64 + 10);
+    let request = Request::Service {
+        action: ServiceAction::Stop,
+        names,
+        manager: run.manager(),
+        deadline_seconds: STOP_SECONDS,
+    };
+    agent.request("host replace", &request, wait, |_| {})?;
+    agent.finish(Duration::from_secs(2));
+    run.emitter.note(&old.name, "host replace", "its services are stopped; it must not be started again");
+    Ok(())
+}

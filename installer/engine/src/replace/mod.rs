@@ -1,0 +1,399 @@
+//! `host replace`: a dead host by a new one, with the same roles.
+//!
+//! Steps: the old host is asked whether it is dead ([`dead`]); of a host that had data the set is chosen that it will
+//! come from; hosts of the new topology are connected, judged and locked; the plan is shown. Once it is approved, what
+//! the dead host knew is withdrawn ([`withdraw`]), and a record says that it has begun ([`record`]). A database host:
+//! the IM cores stop, so that nobody is served from an empty database; the stores are provisioned; the set is
+//! restored, which starts the IM cores. Then a whole install brings every host up and proves it by messages, and
+//! uploaded files follow when the dead host had them.
+//!
+//! A run that was killed is completed by the same command. What it deliberately does not do: decide whether a host
+//! that cannot be reached is dead. A host that is only cut off must not come back with its services: it would serve
+//! what nobody else does. Other changes of the topology (`host add`, `host remove`) have their place beside this.
+
+mod dead;
+mod record;
+mod withdraw;
+
+use crate::actions::install::{self, InstallOptions};
+use crate::actions::status::require_installed;
+use crate::backup::{self, Only, RestoreOptions};
+use crate::context::{Ask, Context};
+use crate::delivery;
+use crate::error::EngineError;
+use crate::events::Timing;
+use crate::phases::plan::Material;
+use crate::phases::probe::DiskProbe;
+use crate::phases::{apply, connect};
+use crate::run::{Run, Session};
+use crate::state::{self, StateDir};
+use maxim_model::Secret;
+use maxim_model::backup::SetKind;
+use maxim_model::names::{Role, Stage};
+use maxim_model::plan::Plan;
+use maxim_model::status::ComponentStatus;
+use maxim_model::task::{Change, Task};
+use maxim_model::topology::{Host, Topology};
+use maxim_model::wire::{Request, ServiceAction};
+use record::{Data, Record};
+use std::sync::Arc;
+use std::time::Duration;
+
+const STOP_SECONDS: u64 = 90;
+
+/// Which host, by what.
+#[derive(Debug, Clone)]
+pub struct ReplaceOptions {
+    /// Name of the dead host.
+    pub host: String,
+    /// Name of the host that takes its place; may be the same.
+    pub name: String,
+    /// The topology with the new host in the place of the dead one.
+    pub topology: Topology,
+    /// Its text.
+    pub topology_text: String,
+    /// The set that lost data comes from; none: the newest.
+    pub set: Option<String>,
+    /// The host that is replaced may be alive; its services are stopped.
+    pub alive: bool,
+    /// Go on without the data that the host had.
+    pub without_data: bool,
+    /// Show the plan, change nothing.
+    pub dry_run: bool,
+}
+
+/// What a replacement did.
+#[derive(Debug, Clone)]
+pub struct ReplaceOutcome {
+    /// Roles that went to the new host.
+    pub roles: Vec<Role>,
+    /// What would be or was changed before data was restored.
+    pub plan: Plan,
+    /// The set that data came or would come from; empty: the host had none.
+    pub set: String,
+    /// Parts of it that were or would be put in place.
+    pub restored: Vec<String>,
+    /// What the dead host knew and that holds no longer.
+    pub withdrawn: Vec<String>,
+    /// False: a dry run, or the person said no.
+    pub applied: bool,
+    /// How many things were changed on hosts.
+    pub changes: usize,
+    /// What runs now, as measured.
+    pub components: Vec<ComponentStatus>,
+    /// Phase by phase and host by host.
+    pub timings: Vec<Timing>,
+}
+
+/// A replacement: what it goes from and to.
+struct Replacement<'a> {
+    /// With the topology as it shall be.
+    wanted: Context,
+    options: &'a ReplaceOptions,
+    old: Host,
+    record: Option<Record>,
+    /// Parts that the dead host had.
+    parts: Vec<&'static str>,
+}
+
+/// Replaces a host.
+pub fn host_replace(context: &Context, options: &ReplaceOptions) -> Result<ReplaceOutcome, EngineError> {
+    let installed = require_installed(context, "host replace")?;
+    crate::upgrade::refuse_other_version(&context.state, &installed, &context.delivery)?;
+    let record = record::load(&context.state)?;
+    let new = options
+        .topology
+        .host(&options.name)
+        .ok_or_else(|| EngineError::usage("host replace", format!("there is no host `{}`", options.name)))?;
+    let (old, record) = match record {
+        Some(record) if record.name == new.name && record.address == new.address => {
+            (record.old.clone(), Some(record))
+        }
+        Some(record) => {
+            return Err(EngineError::refused(
+                "host replace",
+                format!(
+                    "the replacement of {} by {} ({}) is under way since {}",
+                    record.old.name, record.name, record.address, record.started_at
+                ),
+            )
+            .hint("complete it with the same command first"));
+        }
+        None => (find(context, &options.host)?, None),
+    };
+    let wanted = Context {
+        topology: options.topology.clone(),
+        topology_text: options.topology_text.clone(),
+        ask: Arc::new(Approved(Arc::clone(&context.ask))),
+        ..context.clone()
+    };
+    // Of the new one, which has its place: a run before may have been killed after it had kept the new topology.
+    let parts = backup::parts_on(&wanted.topology, &new.name);
+    let replacement = Replacement { wanted, options, old, record, parts };
+    if replacement.record.is_none() {
+        dead::require(context, &replacement.old, options)?;
+    }
+    replacement.go(context)
+}
+
+/// Refuses what would start the IM cores while a lost database is not restored yet: they would serve an empty one.
+pub(crate) fn refuse_in_the_middle(state: &StateDir, step: &str) -> Result<(), EngineError> {
+    match record::load(state)? {
+        Some(record) if record.data.has("database") && !record.restored => Err(EngineError::refused(
+            step,
+            format!(
+                "the replacement of {} by {} ({}) is under way since {}, and its database is not restored yet",
+                record.old.name, record.name, record.address, record.started_at
+            ),
+        )
+        .hint(format!(
+            "complete it with `maxim.ctl host replace {} {}`",
+            record.old.name, record.address
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Forgets a replacement of a cluster that is uninstalled.
+pub(crate) fn forget(state: &StateDir) -> Result<(), EngineError> {
+    record::forget(state)
+}
+
+fn find(context: &Context, name: &str) -> Result<Host, EngineError> {
+    context.topology.host(name).cloned().ok_or_else(|| {
+        let names: Vec<&str> = context.topology.hosts.iter().map(|host| host.name.as_str()).collect();
+        EngineError::usage("host replace", format!("no host of this cluster is called {name}"))
+            .hint(format!("its hosts are {}", names.join(", ")))
+    })
+}
+
+impl Replacement<'_> {
+    fn go(&self, context: &Context) -> Result<ReplaceOutcome, EngineError> {
+        let data = match &self.record {
+            Some(record) => record.data.clone(),
+            None => self.choose()?,
+        };
+        let (mut outcome, mut record) = self.provision(context, &data)?;
+        if !outcome.applied {
+            return Ok(outcome);
+        }
+        if data.has("database") && !record.restored {
+            self.restore(&data.set, Only::Database)?;
+            record.restored = true;
+            record::save(&self.wanted.state, &record)?;
+        }
+        let installed = install::install(&self.wanted, InstallOptions::default())?;
+        outcome.changes += installed.changes;
+        outcome.components = installed.components;
+        outcome.timings.extend(installed.timings);
+        if data.has("files") {
+            self.restore(&data.set, Only::Files)?;
+        }
+        record::forget(&self.wanted.state)?;
+        Ok(outcome)
+    }
+
+    /// Where lost data comes from; nothing when none was lost, or when that was accepted.
+    fn choose(&self) -> Result<Data, EngineError> {
+        let lost: Vec<&str> = self.parts.iter().copied().filter(|part| *part != "console").collect();
+        // A host of the IM core may never have had an uploaded file: without backups there is nothing to ask for.
+        let only_files = lost.iter().all(|part| *part == "files");
+        if lost.is_empty()
+            || self.options.without_data
+            || (only_files && self.options.set.is_none() && backup::repository_of(&self.wanted).is_err())
+        {
+            return Ok(Data::default());
+        }
+        let without = |error: EngineError| {
+            let hint = format!(
+                "{}; or say `--without-data` to go on without its {}",
+                error.hint.trim_end_matches('.'),
+                lost.join(" and ")
+            );
+            error.hint(hint)
+        };
+        let sets = backup::list(&self.wanted).map_err(without)?;
+        let found = match &self.options.set {
+            Some(name) => sets.iter().find(|set| set.info.set == *name),
+            None => sets.iter().find(|set| set.info.kind != SetKind::Safety),
+        };
+        let found = found.ok_or_else(|| {
+            without(
+                EngineError::refused(
+                    "host replace",
+                    "there is no such set of this cluster in the repository",
+                )
+                .hint("`maxim.ctl backup list` shows the sets"),
+            )
+        })?;
+        let parts: Vec<String> = lost
+            .iter()
+            .filter(|part| found.parts.contains_key(**part))
+            .map(|part| (*part).to_owned())
+            .collect();
+        let set = if parts.is_empty() { String::new() } else { found.info.set.clone() };
+        Ok(Data { set, parts })
+    }
+
+    /// Everything up to where data can be put in place.
+    fn provision(&self, context: &Context, data: &Data) -> Result<(ReplaceOutcome, Record), EngineError> {
+        let (wanted, options) = (&self.wanted, self.options);
+        let run = Run::begin(wanted, "host-replace", !options.dry_run)?;
+        let _control =
+            if options.dry_run { None } else { Some(wanted.state.lock(&state::owner("host replace"))?) };
+        let mut material = Material::load(&run)?;
+        delivery::require(&wanted.delivery, &wanted.topology, &material.artefacts)?;
+        let withdrawn = match &self.record {
+            Some(record) => record.withdrawn.clone(),
+            None => withdraw::from(&self.old, &wanted.topology, &mut material),
+        };
+        let mut sessions = connect::connect(&run)?;
+        let outcome = (|| {
+            install::preflight_or_refuse(&run, &mut sessions, DiskProbe::No)?;
+            if !options.dry_run {
+                connect::lock_hosts(&run, &mut sessions, "host replace")?;
+            }
+            let (tasks, changes, plan) =
+                install::plan_install(&run, &mut sessions, &mut material, !options.dry_run)?;
+            let mut outcome = ReplaceOutcome {
+                roles: self.old.roles.clone(),
+                changes: plan.changes(),
+                plan,
+                set: data.set.clone(),
+                restored: data.parts.clone(),
+                withdrawn: withdrawn.clone(),
+                applied: false,
+                components: Vec::new(),
+                timings: Vec::new(),
+            };
+            let mut record = self.record.clone().unwrap_or_else(|| {
+                Record::new(&self.old, options, &wanted.topology, data.clone(), withdrawn)
+            });
+            if options.dry_run || (self.record.is_none() && !context.ask.approve(&outcome.plan)) {
+                outcome.timings = run.emitter.timings();
+                return Ok((outcome, record));
+            }
+            context.cancel.check("host replace")?;
+            for part in self.parts.iter().filter(|part| !data.has(part)) {
+                let lost = format!("data that {} had is not restored: {part}", self.old.name);
+                run.emitter.warn(&options.name, "host replace", lost, "");
+            }
+            // New secrets before anything is sent; then the record, so that they are not made twice.
+            material.save(wanted)?;
+            withdraw::host_key(wanted, &self.old)?;
+            record::save(&wanted.state, &record)?;
+            wanted.state.save_topology(&wanted.topology_text)?;
+            state::copy::publish(&run, &mut sessions)?;
+            outcome.changes = 0;
+            if data.has("database") && !record.restored {
+                stop_clients(&run, &mut sessions)?;
+                let (tasks, changes) = stores_only(&tasks, &changes);
+                outcome.changes = apply::apply(&run, &mut sessions, &tasks, &changes, &material)?;
+            }
+            record.provisioned = true;
+            record::save(&wanted.state, &record)?;
+            outcome.applied = true;
+            outcome.timings = run.emitter.timings();
+            Ok((outcome, record))
+        })();
+        connect::release(&mut sessions);
+        outcome
+    }
+
+    fn restore(&self, set: &str, only: Only) -> Result<(), EngineError> {
+        let options =
+            RestoreOptions { set: Some(set.to_owned()), only, overwrite: true, dry_run: false, fresh: true };
+        backup::restore(&self.wanted, &options).map(drop)
+    }
+}
+
+/// Stops what would open the database before it is what it was.
+fn stop_clients(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), EngineError> {
+    run.emitter.phase("stop", || {
+        let results = crate::fleet::for_each(sessions.iter_mut(), run.context.concurrency, |session| {
+            let known = |name: &String| {
+                session.facts.units.iter().any(|unit| unit.name == *name && !unit.active.is_empty())
+            };
+            let names: Vec<String> = [Role::Im]
+                .iter()
+                .filter(|role| session.host.roles.contains(role))
+                .map(|role| role.service())
+                .filter(known)
+                .collect();
+            let Some(agent) = session.writer.as_mut().filter(|_| !names.is_empty()) else { return Ok(()) };
+            let request = Request::Service {
+                action: ServiceAction::Stop,
+                names,
+                manager: run.manager(),
+                deadline_seconds: STOP_SECONDS,
+            };
+            agent.request("host replace", &request, Duration::from_secs(STOP_SECONDS + 10), |_| {})
+        });
+        EngineError::join(results.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
+    })
+}
+
+/// What makes the stores run, on every host: the IM cores come after the data.
+fn stores_only(tasks: &[Vec<Task>], changes: &[Vec<Change>]) -> (Vec<Vec<Task>>, Vec<Vec<Change>>) {
+    tasks
+        .iter()
+        .zip(changes)
+        .map(|(tasks, changes)| {
+            tasks
+                .iter()
+                .zip(changes)
+                .filter(|(task, _)| matches!(task.stage, Stage::Prepare | Stage::Store))
+                .map(|(task, change)| (task.clone(), change.clone()))
+                .unzip::<_, _, Vec<_>, Vec<_>>()
+        })
+        .unzip()
+}
+
+/// The replacement was approved as a whole; its parts are not asked about again.
+struct Approved(Arc<dyn Ask>);
+
+impl Ask for Approved {
+    fn approve(&self, _plan: &Plan) -> bool {
+        true
+    }
+
+    fn sudo_password(&self, host: &str) -> Option<Secret> {
+        self.0.sudo_password(host)
+    }
+
+    fn trust_bundle_key(&self, fingerprint: &str) -> bool {
+        self.0.trust_bundle_key(fingerprint)
+    }
+
+    fn approve_restore(&self, _preview: &backup::RestorePreview) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stores_only;
+    use maxim_model::names::Stage;
+    use maxim_model::task::{AbsentTask, Change, Task, TaskKind};
+
+    #[test]
+    fn the_im_core_comes_after_the_data() {
+        let task = |id: &str, stage: Stage| Task {
+            id: id.into(),
+            component: "x".into(),
+            stage,
+            restarts: Vec::new(),
+            reloads: Vec::new(),
+            deadline_seconds: 1,
+            kind: TaskKind::Absent(AbsentTask::File("/x".into())),
+        };
+        let tasks = vec![
+            vec![task("a", Stage::Prepare), task("b", Stage::Core), task("c", Stage::Store)],
+            Vec::new(),
+        ];
+        let changes = vec![vec![Change::None; 3], Vec::new()];
+        let (tasks, changes) = stores_only(&tasks, &changes);
+        let ids: Vec<&str> = tasks[0].iter().map(|task| task.id.as_str()).collect();
+        assert_eq!((ids, changes[0].len(), tasks.len()), (vec!["a", "c"], 2, 2));
+    }
+}

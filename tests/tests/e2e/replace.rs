@@ -1,0 +1,131 @@
+//! A dead host is replaced by a new one: the database host of three, destroyed for good, from a backup; killed in the
+//! middle and completed; a host that is alive is refused; what the dead one knew holds no longer.
+
+use crate::cluster::{Cluster, endpoint, is_well};
+use crate::product::{Outcome, Person, cluster_file, delivered, first_account, sign_in};
+use crate::upgrade::FILES;
+use maxim_tests::chat::Tls;
+use maxim_tests::hosts::{HostSpec, Testbed, wait_for};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::time::Duration;
+
+/// Three hosts with roles, and bare ones beside them.
+fn with_spares(spares: &[&str]) -> Cluster {
+    let names: Vec<&str> = ["app1", "db1", "cache1"].iter().chain(spares).copied().collect();
+    let testbed = Testbed::up(&names.iter().map(|name| HostSpec::new(name)).collect::<Vec<_>>()).unwrap();
+    let person = Person::new();
+    let file = cluster_file(&person, &testbed, &["im+console", "mariadb", "redis"], "");
+    Cluster { person, testbed, file }
+}
+
+impl Cluster {
+    fn replace_arguments<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
+        let command = [&["host", "replace"], more, &["-f", &self.file, "--yes", "--output", "json"]].concat();
+        delivered(&command)
+    }
+
+    fn replace(&self, more: &[&str]) -> Outcome {
+        self.person.run(&self.replace_arguments(more))
+    }
+
+    /// The same once nobody who died holds a lock any more.
+    fn replace_when_free(&self, more: &[&str]) -> Outcome {
+        wait_for("the lease of the dead owner to run out", Duration::from_mins(2), || {
+            let outcome = self.replace(more);
+            (outcome.code != 5).then_some(outcome)
+        })
+        .unwrap()
+    }
+
+    fn secret(&self, name: &str) -> String {
+        let path = self.person.home().join(".local/share/maxim/clusters/acme/secrets.json");
+        let all: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        all[name].as_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn a_database_host_that_is_gone_for_good_is_replaced_from_a_backup() {
+    let cluster = with_spares(&["db2", "cache2"]);
+    let repository = ["config", "set", "backup.repository", "{type: local, path: /var/backups/maxim}"];
+    cluster.person.run(&[&repository[..], &["-f", &cluster.file]].concat()).ok();
+    let result = cluster.install().ok().result();
+    let at = endpoint(&result, "xmpp", 0);
+    let (admin, password) = first_account(&result);
+    let here = ["-f", cluster.file.as_str()];
+    let kept = cluster.add_user("kept", "quite a secret");
+    let mut chat = sign_in(&cluster.person, &at, Tls::Start, &admin, &password, &here);
+    chat.say(&kept, "before the end").unwrap();
+    chat.ping().unwrap();
+    chat.leave().unwrap();
+    let (db2, cache2) = (cluster.testbed.host("db2").address(), cluster.testbed.host("cache2").address());
+
+    // Without a backup its data would be lost: that is said, and nothing is touched; neither while it is alive.
+    cluster.replace(&["db1", &db2]).exits(5).says(&["alive", "db1", "--alive"]);
+    cluster.replace(&["db9", &db2]).exits(2).says(&["db9"]);
+    cluster.run(&["backup", "create"]).ok();
+    cluster.add_user("late", "quite a secret");
+    cluster.replace(&["db1", &db2]).exits(5).says(&["alive"]);
+    cluster.wait_well();
+    cluster.testbed.host("db1").power_off_hard().unwrap();
+    let before = fs::read_to_string(&cluster.file).unwrap();
+    let dry = cluster.replace(&["db1", &db2, "--dry-run"]).ok().result();
+    assert_eq!((&dry["applied"], &dry["restored"]), (&Value::from(false), &serde_json::json!(["database"])));
+    assert!(dry["changes"].as_u64().unwrap() > 5, "{dry:#}");
+    assert_eq!(fs::read_to_string(&cluster.file).unwrap(), before, "a dry run changes no topology");
+    assert_ne!(
+        cluster.testbed.host("db2").exec("test -e /etc/maxim").unwrap().code,
+        0,
+        "nothing was put there"
+    );
+
+    // Killed when the new database host has begun, and completed by the same command.
+    let mut child = cluster.person.start(&cluster.replace_arguments(&["db1", &db2]));
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let begun = |line: String| {
+        serde_json::from_str(&line)
+            .is_ok_and(|event: Value| event["event"] == "task_finished" && event["step"] == "mariadb/service")
+    };
+    assert!(lines.any(begun), "the database host is provisioned");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let somebody = cluster.try_sign_in(&at, &admin, &password);
+    assert!(somebody.is_err(), "nobody is served from an empty database");
+    let moved = format!("hosts.db1.address={db2}");
+    let between = ["install", "-f", &cluster.file, "--set", &moved, "--yes"];
+    cluster.person.run(&delivered(&between)).exits(5).says(&["not restored yet", "host replace db1"]);
+    let replaced = cluster.replace_when_free(&["db1", &db2]).ok();
+    let done = replaced.result();
+    assert!(is_well(&done), "{done:#}");
+    assert!(done["withdrawn"].as_array().unwrap().iter().any(|one| one.as_str().unwrap().contains("db1")));
+    let after = fs::read_to_string(&cluster.file).unwrap();
+    assert!(after.contains(&format!("name: db1, address: {db2}")), "{after}");
+    assert_eq!(cluster.install().ok().changes(), 0, "nothing is left to do");
+    let mut chat = sign_in(&cluster.person, &at, Tls::Start, &kept, "quite a secret", &here);
+    chat.hear("before the end", Duration::from_secs(10)).unwrap();
+    chat.leave().unwrap();
+    assert!(cluster.try_sign_in(&at, &format!("late@{}", crate::cluster::DOMAIN), "quite a secret").is_err());
+    cluster.chat(&result, "again");
+
+    if std::env::var_os("MAXIM_TEST_ALL").is_none() {
+        return;
+    }
+    // A cache, which has no data; under another name. Its password holds no longer.
+    let old = cluster.secret("redis_password");
+    let db = cluster.testbed.host("db2").sh(FILES).unwrap();
+    cluster.testbed.host("cache1").power_off_hard().unwrap();
+    let done = cluster.replace(&["cache1", &cache2, "--name", "cache9"]).ok().result();
+    assert!(is_well(&done), "{done:#}");
+    assert_eq!((&done["set"], &done["restored"]), (&Value::from(""), &serde_json::json!([])));
+    assert_ne!(cluster.secret("redis_password"), old);
+    let places = "grep -rl -- \"$1\" /etc/maxim /var/lib/maxim || true";
+    let left = cluster.testbed.host("app1").sh(&format!("set -- '{old}'; {places}")).unwrap();
+    assert_eq!(left, "", "the old password is nowhere");
+    assert_eq!(cluster.testbed.host("db2").sh(FILES).unwrap(), db, "who is not concerned is left alone");
+    let after = fs::read_to_string(&cluster.file).unwrap();
+    assert!(after.contains(&format!("name: cache9, address: {cache2}")), "{after}");
+    assert_eq!(cluster.install().ok().changes(), 0);
+    cluster.chat(&result, "cached");
+}
