@@ -238,7 +238,8 @@ mod tests {
         // Something else that listens is told nothing that it has not asked for, and measures nothing.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let target = silent.local_addr().unwrap().to_string();
-        let results = connect(&[target.clone()], &[target], Duration::from_secs(2));
+        let results =
+            connect(std::slice::from_ref(&target), std::slice::from_ref(&target), Duration::from_secs(2));
         assert_eq!((results[0].state, results[0].bytes_per_second), (ConnectState::Reached, None));
     }
 }
