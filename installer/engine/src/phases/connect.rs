@@ -89,12 +89,11 @@ pub(crate) fn lock_hosts(
 
 /// Starts the agent of a host that may change things, and takes the host's lock. `owner`: who asks.
 pub(crate) fn lock_host(run: &Run<'_>, session: &mut Session<'_>, owner: &str) -> Result<(), EngineError> {
-    let host = session.host.name.clone();
-    let cluster = &run.context.topology.name;
+    let host = &session.host.name;
     let connected = session
         .connected
         .as_mut()
-        .ok_or_else(|| EngineError::failed("lock", "the host is not connected").on(&host))?;
+        .ok_or_else(|| EngineError::failed("lock", "the host is not connected").on(host))?;
     // What has looked goes on as what may change things.
     let mut agent = match session.reader.take().filter(|_| run.first_mode() == Mode::LookThenChange) {
         Some(mut agent) => {
@@ -104,7 +103,7 @@ pub(crate) fn lock_host(run: &Run<'_>, session: &mut Session<'_>, owner: &str) -
         None => connected.agent(Mode::Change)?,
     };
     run.scope(&mut agent)?;
-    lock_agent(&mut agent, cluster, owner)?;
+    lock_agent(&mut agent, &run.context.topology.name, owner)?;
     session.writer = Some(agent);
     Ok(())
 }
