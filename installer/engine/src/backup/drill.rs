@@ -63,13 +63,16 @@ pub fn drill(context: &Context, set: Option<&str>) -> Result<DrillOutcome, Engin
         }
         connect::lock_hosts(&run, &mut sessions, "backup drill")?;
         let mut vault = Vault::open(&run)?;
-        let sets = vault.sets()?;
-        let stored = pick(&sets, set)?.clone();
-        let manifest = vault.manifest(&run, &stored)?;
-        let drilled = drill_on(&run, &mut sessions, &mut vault, &manifest, &installed);
+        let drilled = (|| {
+            let sets = vault.sets()?;
+            let stored = pick(&sets, set)?.clone();
+            let manifest = vault.manifest(&run, &stored)?;
+            let outcome = drill_on(&run, &mut sessions, &mut vault, &manifest, &installed)?;
+            Ok::<_, EngineError>((stored, outcome))
+        })();
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let noted = tasks::write_record(&run, vault.agent(), |record| match &drilled {
-            Ok(outcome) => {
+            Ok((_, outcome)) => {
                 record.drill = Some(Drilled {
                     set: outcome.set.clone(),
                     at_unix: now,
@@ -91,7 +94,7 @@ pub fn drill(context: &Context, set: Option<&str>) -> Result<DrillOutcome, Engin
                 "`status` does not know of this run",
             );
         }
-        let outcome = drilled?;
+        let (stored, outcome) = drilled?;
         vault.mark(&stored, PROVEN_TAG, now)?;
         Ok(outcome)
     })();

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Seconds after which what failed is tried again in an embedded deployment.
 const AGAIN: i64 = 600;
+/// Exit code of a command that was refused, as by a lock that is held.
+const REFUSED: i32 = 5;
 /// Between two looks at the schedules.
 const LOOK: Duration = Duration::from_secs(20);
 
@@ -65,7 +67,7 @@ pub(super) fn once(call: &Call<'_>) -> Outcome {
     let owed = owed(call)?;
     let mut failed = Vec::new();
     for job in &owed {
-        if !run(call, *job)? {
+        if run(call, *job)? != 0 {
             failed.push(*job);
         }
     }
@@ -90,8 +92,13 @@ pub(super) fn keep(call: &Call<'_>) -> Outcome {
                         continue;
                     }
                     failed_at.remove(name);
-                    if !run(call, job)? {
-                        failed_at.insert(name, now());
+                    match run(call, job)? {
+                        // Refused: somebody else is at work, as an install that has just started this service. Soon again.
+                        0 | REFUSED => {}
+                        code => {
+                            let _ = writeln!(std::io::stderr(), "schedule: {name} failed (exit code {code})");
+                            failed_at.insert(name, now());
+                        }
                     }
                 }
             }
@@ -119,8 +126,8 @@ const fn arguments(job: Job) -> &'static [&'static str] {
     }
 }
 
-/// Does one job in a process of its own; whether it went well.
-fn run(call: &Call<'_>, job: Job) -> Result<bool, Failure> {
+/// Does one job in a process of its own; its exit code, -1 when a signal ended it or it could not be started.
+fn run(call: &Call<'_>, job: Job) -> Result<i32, Failure> {
     let program =
         std::env::current_exe().map_err(|error| Failure::failed(format!("own program: {error}"), ""))?;
     let mut command = Command::new(&program);
@@ -132,5 +139,5 @@ fn run(call: &Call<'_>, job: Job) -> Result<bool, Failure> {
     }
     command.arg("backup").args(arguments(job)).args(["--yes", "--quiet", "--no-color"]);
     let ended = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
-    Ok(ended.is_ok_and(|status| status.success()))
+    Ok(ended.ok().and_then(|status| status.code()).unwrap_or(-1))
 }
