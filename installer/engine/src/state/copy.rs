@@ -39,13 +39,15 @@ const FILES: [&str; 10] = [
     "ca.pem",
     "ca.key",
     "certificates/index.json",
-    "known_hosts",
+    HOST_KEYS,
     "initial-account",
-    "bundle.pub",
+    BUNDLE_KEY,
     INSTALLED,
     "upgrade.json",
 ];
 const INSTALLED: &str = "state.json";
+const BUNDLE_KEY: &str = "bundle.pub";
+const HOST_KEYS: &str = "known_hosts";
 /// The local file that says which generation lies here; the same name on the host.
 const HEAD: &str = "generation.json";
 const FORMAT: u32 = 1;
@@ -125,7 +127,7 @@ impl Files {
             match self.0.get(*name) {
                 Some(content) => {
                     files::private_folder(path.parent().unwrap_or(Path::new("/")))?;
-                    let mode = if matches!(*name, "ca.pem" | "bundle.pub") { 0o644 } else { 0o600 };
+                    let mode = if matches!(*name, "ca.pem" | BUNDLE_KEY) { 0o644 } else { 0o600 };
                     files::write_whole(&path, content.expose().as_bytes(), mode)?;
                 }
                 None => match std::fs::remove_file(&path) {
@@ -189,6 +191,14 @@ pub(crate) fn look(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), En
         return copy.head.save(&context.state);
     }
     let had = here.is_some() || mine.0.contains_key(INSTALLED);
+    if had && let Some((file, what)) = other_pins(&mine, &copy.files) {
+        return Err(EngineError::refused(STALE, format!("the state that {} wrote names {what}", copy.head.by))
+            .on(&host)
+            .hint(format!(
+                "nothing was taken over: whoever can write on that host could have done it. When it was done on purpose, remove {} here and run the command again",
+                context.state.file(file).display()
+            )));
+    }
     let replaced = mine.topology().filter(|text| copy.files.topology() != Some(text));
     if let Some(text) = replaced.filter(|_| had) {
         files::write_whole(&context.state.file("topology.yaml.replaced"), text.as_bytes(), 0o600)?;
@@ -212,6 +222,27 @@ pub(crate) fn look(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), En
     Err(EngineError::refused(STALE, what).on(&host).hint(
         "nothing was changed; your topology is not the one that was applied last: compare them with `maxim.ctl plan`, then run the command again",
     ))
+}
+
+/// What a person confirmed on this control host and another state has otherwise: the key of bundles, the key of a host.
+/// The file, and what is different. Keys that are new or gone are taken over.
+fn other_pins(mine: &Files, copy: &Files) -> Option<(&'static str, String)> {
+    let text = |files: &Files, name: &str| files.0.get(name).map(|text| text.expose().to_owned());
+    let (own, other) = (text(mine, BUNDLE_KEY), text(copy, BUNDLE_KEY));
+    if own.is_some() && other.is_some() && own != other {
+        return Some((BUNDLE_KEY, "another key for bundles than the one that is trusted here".into()));
+    }
+    let keys = |text: &str| -> Vec<(String, String)> {
+        let key = |line: &str| line.rsplit_once(' ').map(|(of, key)| (of.to_owned(), key.to_owned()));
+        text.lines().filter_map(key).collect()
+    };
+    let (own, other) = (text(mine, HOST_KEYS)?, text(copy, HOST_KEYS)?);
+    let other = keys(&other);
+    let changed = keys(&own).into_iter().find(|(of, key)| {
+        let mut found = other.iter().filter(|(name, _)| name == of).peekable();
+        found.peek().is_some() && !found.any(|(_, other)| other == key)
+    });
+    changed.map(|(of, _)| (HOST_KEYS, format!("another key for {of} than the one that is pinned here")))
 }
 
 /// Looks again under the hosts' locks: somebody may have written since.

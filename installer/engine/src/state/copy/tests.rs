@@ -1,6 +1,6 @@
 //! Two control hosts and one cluster: what is taken over, who is refused, what is written.
 
-use super::{ADOPTED, Files, Head, STALE, adopt_with, is_newer, publish, publish_uninstalled};
+use super::{ADOPTED, Files, Head, STALE, adopt_with, is_newer, other_pins, publish, publish_uninstalled};
 use crate::context::{AssumeYes, CancelFlag, Context};
 use crate::delivery::Delivery;
 use crate::error::EngineError;
@@ -10,6 +10,7 @@ use crate::phases::connect;
 use crate::run::Run;
 use crate::sample;
 use crate::state::{Installed, StateDir};
+use maxim_model::Secret;
 use maxim_model::topology::AccessSecrets;
 use std::path::Path;
 use std::sync::Arc;
@@ -178,6 +179,33 @@ fn another_installation_and_a_higher_number_are_newer() {
     assert!(is_newer(&head("b", 1), Some(&head("a", 9))), "installed anew after a purge");
     assert!(!is_newer(&head("a", 2), Some(&head("a", 2))));
     assert!(!is_newer(&head("a", 1), Some(&head("a", 2))), "a disk of the console's host from before");
+}
+
+#[test]
+fn keys_that_a_person_confirmed_here_are_not_exchanged_unasked() {
+    let files = |bundle: &str, hosts: &str| {
+        let all = [("bundle.pub", bundle), ("known_hosts", hosts)];
+        Files(all.into_iter().map(|(name, text)| (name.to_owned(), Secret::new(text))).collect())
+    };
+    let mine = files("one", "a ssh-ed25519 AAA\nb ssh-ed25519 BBB\n");
+    let same = files("one", "b ssh-ed25519 BBB\nc ssh-ed25519 CCC\na ssh-rsa RRR\n");
+    assert_eq!(other_pins(&mine, &same), None, "hosts come and go, and have keys of several kinds");
+    let bundle = other_pins(&mine, &files("two", "")).unwrap();
+    assert_eq!(bundle.0, "bundle.pub");
+    let host = other_pins(&mine, &files("one", "a ssh-ed25519 XXX\n")).unwrap();
+    assert!(host.0 == "known_hosts" && host.1.contains("for a ssh-ed25519"), "{host:?}");
+    assert_eq!(other_pins(&Files(std::collections::BTreeMap::new()), &mine), None);
+
+    let (_folder, _fleet, a, b) = scene();
+    a.install("first").unwrap();
+    crate::files::write_whole(&b.context.state.file("bundle.pub"), b"another", 0o644).unwrap();
+    b.install("second").unwrap_err();
+    crate::files::write_whole(&a.context.state.file("bundle.pub"), b"one", 0o644).unwrap();
+    a.install("third").unwrap();
+    let refused = b.look("status").unwrap_err();
+    assert_eq!(refused.step, STALE, "{refused:?}");
+    assert!(refused.cause.contains("another key for bundles"), "{refused:?}");
+    assert_eq!(std::fs::read_to_string(b.context.state.file("bundle.pub")).unwrap(), "another");
 }
 
 #[test]
