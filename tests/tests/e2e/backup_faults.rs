@@ -1,8 +1,9 @@
 //! What can go wrong with backups of a cluster on hosts, done to real runs: each is named, loses nothing, and the next
 //! run is well again.
 //!
-//! The ordinary run has the faults that need no waiting; the long one has the host of the repository die in the middle
-//! of a stream, clocks that are wrong, and S3 beside SFTP.
+//! The ordinary run has the faults that need no waiting; the long one has a full disk (which the embedded profile is
+//! tried with in every run), clocks that are wrong, the host of the repository dying in the middle of a stream, and S3
+//! beside SFTP.
 
 use crate::backup_hosts::{PLACE, STATE, Site, by_sftp, long, private};
 use crate::cluster::Cluster;
@@ -55,9 +56,9 @@ fn whatever_happens_to_a_backup_on_hosts_is_named_and_loses_nothing() {
     two_at_once(&site);
     a_wrong_key_and_a_flipped_bit(&site);
     a_set_of_a_newer_version(&site);
-    a_full_repository(&site);
-    a_clock_that_was_wrong(&site);
     if long() {
+        a_full_repository(&site);
+        a_clock_that_was_wrong(&site);
         the_repository_goes_away_half_way(&site);
     }
     site.serves("kept@");
@@ -189,9 +190,11 @@ fn a_clock_that_was_wrong(site: &Site) {
     .unwrap();
     site.scheduled();
     app.sh(&format!("rm -r {folder} && systemctl daemon-reload")).unwrap();
+    // Its point is what the database's host says, whose clock is right; its name and what is noted are the keeper's.
     let ahead = site.sets()[0].clone();
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    assert!(ahead["point_unix"].as_u64().unwrap() > now + 39 * 86_400, "{ahead}");
+    assert!(ahead["point_unix"].as_u64().unwrap() <= now, "{ahead}");
+    assert!(site.record()["backup"]["at_unix"].as_u64().unwrap() > now + 39 * 86_400, "{}", site.record());
     // What was done last lies ahead: a run is owed now, and not in forty days.
     assert_eq!(site.run(&["schedule"]).ok().result()["owed"], true);
     site.scheduled();
@@ -199,9 +202,9 @@ fn a_clock_that_was_wrong(site: &Site) {
     let would = site.run(&["restore", "--dry-run"]).ok().result();
     assert_ne!(would["preview"]["set"], ahead["set"], "the newest is the one that was made last");
     let verdicts = site.run(&["prune", "--dry-run"]).ok().result()["verdicts"].clone();
-    let reasons = &verdicts.as_array().unwrap().iter().find(|one| one["set"]["set"] == ahead["set"]).unwrap()
-        ["reasons"];
-    assert!(reasons.to_string().contains("future"), "{verdicts}");
+    let newest = &verdicts.as_array().unwrap()[0];
+    assert_ne!(newest["set"]["set"], ahead["set"], "{verdicts}");
+    assert!(newest["reasons"].as_array().is_some_and(|reasons| !reasons.is_empty()), "{verdicts}");
 }
 
 /// No power in the middle of a stream: the run fails in bounded time, no set exists, the next one is well.

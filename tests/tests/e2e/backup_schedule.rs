@@ -57,5 +57,10 @@ fn the_supervisor_keeps_the_schedules_and_makes_up_for_what_was_missed() {
         (record(&deployment)["backup"]["set"] != second).then_some(())
     })
     .unwrap();
-    run(&["uninstall", "--purge", "--yes"]).ok();
+    // Retention is applied after the set, and whoever works on a cluster is not disturbed.
+    wait_for("the last job to end", Duration::from_mins(1), || {
+        let outcome = run(&["uninstall", "--purge", "--yes"]);
+        (outcome.code != 5).then(|| outcome.ok())
+    })
+    .unwrap();
 }

@@ -282,6 +282,9 @@ impl Server {
         fs::write(self.folder.join("keep"), "").unwrap();
         drop(self.keeper.stdin.take());
         self.keeper.wait().unwrap();
+        // PostgreSQL does not start while a process of the one before still has its shared memory.
+        let data = self.folder.join("data");
+        self.wait_for("the end of its processes", || !works_in(&data));
         for leftover in ["keep", "socket", "pid"] {
             let _ = fs::remove_file(self.folder.join(leftover));
         }
@@ -339,6 +342,12 @@ impl Server {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Whether a process has this folder as its own.
+fn works_in(folder: &Path) -> bool {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes.filter_map(|process| fs::read_link(process.path().join("cwd")).ok()).any(|cwd| cwd == folder)
 }
 
 impl Drop for Server {
