@@ -12,7 +12,7 @@ use maxim_model::facts::UnitFact;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where our units are.
 pub const UNITS: &str = "/etc/systemd/system";
@@ -21,6 +21,8 @@ const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,MainPID,NRest
                           MemoryCurrent,NeedDaemonReload,UnitFileState,ExecMainStatus";
 /// An answer of the manager that needs no work.
 const SHORT: Duration = Duration::from_secs(20);
+/// How long nobody may answer for systemd.
+const AWAY: Duration = Duration::from_secs(5);
 
 /// The host's systemd.
 #[derive(Debug)]
@@ -56,6 +58,27 @@ fn systemctl(arguments: &[&str], names: &[String]) -> Result<Invocation> {
         all.extend(full.iter().map(String::as_str));
     }
     Invocation::new("systemctl", &all)
+}
+
+/// What `systemctl` answers, once systemd is there to be asked: it is away for a moment when it starts itself anew, and
+/// the first to go on a host that is being switched off, which is no fault of a service.
+fn answered<T>(ask: impl Fn() -> Result<T>) -> Result<T> {
+    let until = Instant::now() + AWAY;
+    loop {
+        match ask() {
+            Err(Failure::Command { tail, .. }) if is_away(&tail) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Whether these words of `systemctl` say that nobody answered it.
+fn is_away(words: &str) -> bool {
+    ["Transport endpoint is not connected", "Failed to connect to bus", "Connection reset by peer"]
+        .iter()
+        .any(|said| words.contains(said))
 }
 
 /// The blocks of `systemctl show`, as maps.
@@ -101,7 +124,7 @@ fn state(name: &str, block: &HashMap<&str, &str>, uptime: f64) -> State {
 
 impl Systemd {
     fn show(names: &[String]) -> Result<Vec<State>> {
-        let output = systemctl(&["show", "-p", PROPERTIES], names)?.check(SHORT)?;
+        let output = answered(|| systemctl(&["show", "-p", PROPERTIES], names)?.check(SHORT))?;
         let blocks = blocks(&output.stdout);
         if blocks.len() != names.len() {
             return Err(Failure::Command {
@@ -231,7 +254,8 @@ impl Keeper for Systemd {
 
 #[cfg(test)]
 mod tests {
-    use super::{blocks, check_name, full_name, state};
+    use super::{answered, blocks, check_name, full_name, state};
+    use crate::error::Failure;
 
     #[test]
     fn the_answer_of_show_is_read() {
@@ -246,6 +270,23 @@ mod tests {
         assert_eq!(first.fact.memory, 1_048_576);
         let second = state("x", &found[1], 25.0);
         assert_eq!((second.fact.active.as_str(), second.enabled, second.fact.memory), ("", false, 0));
+    }
+
+    #[test]
+    fn a_manager_that_is_away_is_asked_again() {
+        let away = |tail: &str| Failure::Command {
+            program: "systemctl".into(),
+            outcome: String::new(),
+            tail: tail.into(),
+        };
+        let asked = std::cell::Cell::new(0);
+        let answer = answered(|| {
+            asked.set(asked.get() + 1);
+            let words = "Failed to get properties: Transport endpoint is not connected";
+            if asked.get() < 3 { Err(away(words)) } else { Ok(asked.get()) }
+        });
+        assert_eq!(answer.unwrap(), 3);
+        assert!(answered(|| Err::<(), _>(away("Unit x.service not found."))).is_err());
     }
 
     #[test]
