@@ -120,8 +120,9 @@ impl Serving {
             match self.session.room() {
                 Room::Some if self.turn.is_some() => return Next::More,
                 Room::Some => {
-                    self.take_turn().await;
+                    // Before it waits: who has the turn gives it to those alone who can be handed something.
                     self.session.set_stalled(false);
+                    self.take_turn().await;
                     return Next::Anew;
                 }
                 Room::Closed => return Next::End,

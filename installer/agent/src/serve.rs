@@ -59,8 +59,8 @@ pub fn serve_standard(
 
 /// The same for backups by a schedule: the folders of the deployment are given by whoever wrote the command, not by
 /// whoever asks.
-pub fn serve_backups(data: &str, software: &str, run: &str) -> Result<()> {
-    let folders = Folders::new(data, software, run);
+pub fn serve_backups(data: &str, run: &str) -> Result<()> {
+    let folders = Folders::new(data, run);
     let link = Link::new(std::io::stdin(), std::io::stdout()).watching(input_ended);
     serve_link(Access::Backup, Vec::new(), None, Some(folders), link)
 }

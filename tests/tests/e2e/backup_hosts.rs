@@ -179,10 +179,11 @@ fn the_keeper_may_back_up_and_nothing_else(site: &Site) {
     for request in [
         "{\"op\":\"read_file\",\"path\":\"/etc/maxim/maxim.yaml\"}",
         "{\"op\":\"promote\"}",
+        "{\"op\":\"backup\",\"what\":\"receive\",\"source\":{\"kind\":\"mariadb\",\"service\":\"maxim-mariadb\",\"socket\":\"/run/maxim/mariadb/mariadb.sock\",\"database\":\"maxim\"}}",
         "{\"op\":\"backup\",\"what\":\"send\",\"source\":{\"kind\":\"tree\",\"path\":\"/etc\",\"owner\":\"\"}}",
     ] {
         let said = ask(request);
-        assert!(said.contains("is not for backups") || said.contains("error"), "{request}: {said}");
+        assert!(said.contains("for backups"), "{request}: {said}");
     }
 }
 
@@ -211,7 +212,12 @@ fn written_while_a_set_is_made(site: &Site, count: usize) -> BTreeSet<String> {
     }
     let record = site.record();
     let set = record["backup"]["set"].as_str().unwrap_or_else(|| panic!("{record:#}"));
-    assert_eq!((record["verify"]["set"].as_str(), record["drill"]["set"].as_str()), (Some(set), Some(set)));
+    assert_eq!(record["verify"]["set"].as_str(), Some(set));
+    // Loading a dump is more than the key of the repository's host may do, so a person does that.
+    assert_ne!(record["drill"]["set"].as_str(), Some(set), "{record:#}");
+    site.run(&["drill"]).ok();
+    let record = site.record();
+    assert_eq!(record["drill"]["set"].as_str(), Some(set));
     assert!(record["drill"]["rows"].as_u64().unwrap() as usize >= count, "{record:#}");
     assert_eq!(record["trouble"], "", "{record:#}");
     println!("{count} messages: {record:#}");

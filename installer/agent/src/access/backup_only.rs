@@ -1,20 +1,18 @@
 //! What an agent answers that was started for backups by a schedule (`agent --backup-only`).
 //!
-//! Its folders come from the line in `authorized_keys`, never from who asks. Databases and uploads can be read; a restore
-//! can be tried in a database beside the one that serves, with an IM core of this host's own software. Nothing that
-//! serves can be written, no file outside of the scratch folder removed, and no program of somebody else's started.
+//! Its folders come from the line in `authorized_keys`, never from who asks. Databases and uploads can be read, and hidden
+//! accounts for a canary made and removed. Nothing is loaded into a server: a dump is SQL that its administrator
+//! executes, and for `psql` commands of the shell, so who may load one is root. A drill of a database on another host is
+//! therefore run from a control host.
 
 use crate::error::Result;
 use crate::scope::Scope;
-use maxim_model::backup::wire::{BackupRequest, DrillRequest, Source};
+use maxim_model::backup::wire::{BackupRequest, Source};
 use maxim_model::names::Role;
-use maxim_model::task::{AbsentTask, TaskKind};
 use maxim_model::wire::Request;
 
 /// The IM core's database on a server.
 const DATABASE: &str = "maxim";
-/// Who the IM core runs as.
-const OWNER: &str = "maxim";
 /// Accounts that are hidden from everybody: made before a set, removed after it.
 const ADMINISTRATION: [&str; 2] = ["/v1/canary/create", "/v1/canary/sweep"];
 
@@ -22,13 +20,12 @@ const ADMINISTRATION: [&str; 2] = ["/v1/canary/create", "/v1/canary/sweep"];
 #[derive(Debug, Clone)]
 pub(crate) struct Folders {
     data: String,
-    software: String,
     run: String,
 }
 
 impl Folders {
-    pub fn new(data: &str, software: &str, run: &str) -> Self {
-        Self { data: data.into(), software: software.into(), run: run.into() }
+    pub fn new(data: &str, run: &str) -> Self {
+        Self { data: data.into(), run: run.into() }
     }
 
     /// The scope that goes with them; what the engine says about it is passed over.
@@ -48,9 +45,6 @@ impl Folders {
             Request::Http { socket, path, .. } => {
                 *socket == format!("{}/im/admin.sock", self.run) && ADMINISTRATION.contains(&path.as_str())
             }
-            Request::Apply { tasks } => tasks.iter().all(|task| {
-                matches!(&task.kind, TaskKind::Absent(AbsentTask::Tree(folder)) if *folder == self.scratch())
-            }),
             Request::Backup(request) => self.allow_backup(request),
             _ => false,
         }
@@ -62,48 +56,30 @@ impl Folders {
                 is_database(source)
                     || matches!(source, Source::Tree { path, .. } if *path == format!("{}/im/uploads", self.data))
             }
-            BackupRequest::Sum { source }
-            | BackupRequest::Receive { source }
-            | BackupRequest::Prepare { source }
-            | BackupRequest::Discard { source } => is_database(source),
+            BackupRequest::Sum { source } => is_database(source),
             BackupRequest::Canary(_) => true,
-            BackupRequest::Drill(request) => self.allow_drill(request),
-            // The repository is on another host, and nothing is put in the place of what serves.
-            BackupRequest::Commit { .. }
+            // The repository is on another host, and nothing is written to a server.
+            BackupRequest::Receive { .. }
+            | BackupRequest::Prepare { .. }
+            | BackupRequest::Discard { .. }
+            | BackupRequest::Drill(_)
+            | BackupRequest::Commit { .. }
             | BackupRequest::Restic { .. }
             | BackupRequest::Store { .. }
             | BackupRequest::Load { .. } => false,
         }
-    }
-
-    fn allow_drill(&self, request: &DrillRequest) -> bool {
-        let ours = format!("{}/bin/", self.software);
-        let artefact = request
-            .program
-            .strip_prefix(&ours)
-            .and_then(|rest| rest.strip_suffix("/maxim-im"))
-            .unwrap_or("/");
-        !artefact.is_empty()
-            && !artefact.contains('/')
-            && !artefact.starts_with('.')
-            && request.folder == self.scratch()
-            && request.owner == OWNER
-    }
-
-    /// Where a drill starts its IM core.
-    fn scratch(&self) -> String {
-        format!("{}/drill", self.data)
     }
 }
 
 /// The IM core's own database on a server of this deployment.
 fn is_database(source: &Source) -> bool {
     match source {
-        Source::Mariadb { service, database, .. } => {
-            *service == Role::Mariadb.service() && database == DATABASE
+        Source::Mariadb { service, database, socket } => {
+            *service == Role::Mariadb.service() && database == DATABASE && socket.starts_with('/')
         }
-        Source::Postgresql { service, database, .. } => {
-            *service == Role::Postgresql.service() && database == DATABASE
+        // A socket that is no path would be another host's name.
+        Source::Postgresql { service, database, socket } => {
+            *service == Role::Postgresql.service() && database == DATABASE && socket.starts_with('/')
         }
         Source::Sqlite { .. } | Source::Tree { .. } => false,
     }
@@ -162,23 +138,25 @@ mod tests {
 
     #[test]
     fn what_backups_need_is_answered_and_nothing_else() {
-        let folders = Folders::new("/var/lib/maxim", "/opt/maxim", "/run/maxim");
+        let folders = Folders::new("/var/lib/maxim", "/run/maxim");
         let admin = |path: &str| Request::Http {
             socket: "/run/maxim/im/admin.sock".into(),
             method: "POST".into(),
             path: path.into(),
             body: Secret::default(),
         };
-        let (core, scratch) = ("/opt/maxim/bin/maxim-im-1-ab/maxim-im", "/var/lib/maxim/drill");
         let backup = Request::Backup;
+        let elsewhere = Source::Postgresql {
+            service: "maxim-postgresql".into(),
+            socket: "db.example".into(),
+            database: "maxim".into(),
+        };
         for request in [
             Request::LockOwner,
             admin("/v1/canary/create"),
             backup(BackupRequest::Send { source: database("maxim") }),
             backup(BackupRequest::Send { source: tree("/var/lib/maxim/im/uploads") }),
-            backup(BackupRequest::Receive { source: database("maxim") }),
-            drill(core, scratch, "maxim"),
-            absent(scratch),
+            backup(BackupRequest::Sum { source: database("maxim") }),
         ] {
             assert!(folders.allow(&request), "{request:?}");
         }
@@ -188,15 +166,16 @@ mod tests {
             Request::ReadFile { path: "/etc/shadow".into() },
             admin("/v1/users/add"),
             backup(BackupRequest::Commit { source: database("maxim") }),
+            backup(BackupRequest::Receive { source: database("maxim") }),
+            backup(BackupRequest::Prepare { source: database("maxim") }),
+            backup(BackupRequest::Discard { source: database("maxim") }),
+            backup(BackupRequest::Send { source: elsewhere }),
             backup(BackupRequest::Receive { source: tree("/var/lib/maxim/im/uploads") }),
             backup(BackupRequest::Send { source: tree("/etc") }),
             backup(BackupRequest::Send { source: tree("/var/lib/maxim/im/uploads/../../console") }),
             backup(BackupRequest::Send { source: database("mysql") }),
-            drill("/bin/sh", scratch, "maxim"),
-            drill("/opt/maxim/bin/../../../tmp/maxim-im", scratch, "maxim"),
-            drill(core, "/etc", "maxim"),
-            drill(core, scratch, ""),
-            absent("/var/lib/maxim"),
+            drill("/opt/maxim/bin/maxim-im-1-ab/maxim-im", "/var/lib/maxim/drill", "maxim"),
+            absent("/var/lib/maxim/drill"),
         ] {
             assert!(!folders.allow(&request), "{request:?}");
         }

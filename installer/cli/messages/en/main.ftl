@@ -296,6 +296,7 @@ ask-kit-password = Password on the page of the recovery kit
 schedule-backup = backup
 schedule-verify = verification
 schedule-drill = trial restore
+schedule-drill-by-hand = trial restore: not by itself, because the database is on another host than the repository; run `maxim.ctl backup drill` from here, or by the timer of this machine.
 schedule-none = There is no schedule. Set one with: maxim.ctl config set backup.schedule "0 3 * * *"
 schedule-next = { $schedule } in { $zone }; next { $next }
 schedule-owed = A run was missed and is owed now.

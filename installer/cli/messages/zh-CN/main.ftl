@@ -263,6 +263,7 @@ ask-kit-password = 恢复套件打印页上的密码
 schedule-backup = 备份
 schedule-verify = 校验
 schedule-drill = 恢复演练
+schedule-drill-by-hand = 恢复演练：不会自动运行，因为数据库与备份仓库不在同一台主机上；请在本机运行 `maxim.ctl backup drill`，或由本机的定时器运行。
 schedule-none = 没有定时计划。设置：maxim.ctl config set backup.schedule "0 3 * * *"
 schedule-next = { $schedule }，时区 { $zone }；下次 { $next }
 schedule-owed = 错过了一次运行，现在应补做。

@@ -1,7 +1,7 @@
 //! `agent [--read-only [--promotable] | --observe [--peer USER] [--get PORT/PATH]…]` (hidden): what the engine starts on a
 //! host. Speaks the wire protocol on its standard streams; says anything else on standard error only. `--peer`: standard
 //! input is a socket, and only this user may be at its other end. `--get`: a page on loopback that may be read.
-//! `agent --backup-only DATA SOFTWARE RUN`: folders of the deployment, fixed by who wrote the line in `authorized_keys`.
+//! `agent --backup-only DATA RUN`: folders of the deployment, fixed by who wrote the line in `authorized_keys`.
 
 use maxim_agent::Health;
 use maxim_model::wire::Access;
@@ -48,16 +48,16 @@ fn parse(arguments: &[OsString]) -> Option<Start> {
 
 /// Serves until the input ends.
 pub(super) fn run(arguments: &[OsString]) -> ExitCode {
-    if let [flag, data, software, run] = arguments
+    if let [flag, data, run] = arguments
         && flag == "--backup-only"
-        && let (Some(data), Some(software), Some(run)) = (data.to_str(), software.to_str(), run.to_str())
+        && let (Some(data), Some(run)) = (data.to_str(), run.to_str())
     {
-        return ended(maxim_agent::serve_backups(data, software, run));
+        return ended(maxim_agent::serve_backups(data, run));
     }
     let Some(start) = parse(arguments) else {
         let _ = writeln!(
             std::io::stderr(),
-            "usage: maxim.ctl agent [--read-only [--promotable] | --observe [--peer USER] [--get PORT/PATH]... | --backup-only DATA SOFTWARE RUN]"
+            "usage: maxim.ctl agent [--read-only [--promotable] | --observe [--peer USER] [--get PORT/PATH]... | --backup-only DATA RUN]"
         );
         return ExitCode::from(2);
     };

@@ -1,6 +1,7 @@
 //! What the schedules say: when sets are made, read again, and tried, and what of it is owed now.
 
 use super::sets::record;
+use super::{repository_host, sources};
 use crate::context::Context;
 use crate::error::EngineError;
 use maxim_model::backup::BackupRecord;
@@ -81,6 +82,13 @@ fn judge(topology: &Topology, record: &BackupRecord, now: i64) -> Result<Vec<Due
         .collect())
 }
 
+/// Whether the newest set can be tried without a control host: the database is where the repository is. A host of the
+/// repository may read databases elsewhere and load nothing into them.
+pub fn drills_by_itself(topology: &Topology) -> bool {
+    let database = sources::database(topology).map(|origin| origin.host);
+    repository_host(topology).is_some_and(|keeper| database.is_ok_and(|host| host == keeper.name))
+}
+
 /// The schedules of a topology.
 pub(crate) fn schedules(topology: &Topology) -> Result<Vec<(Job, Schedule)>, EngineError> {
     let backup = &topology.backup;
@@ -88,7 +96,7 @@ pub(crate) fn schedules(topology: &Topology) -> Result<Vec<(Job, Schedule)>, Eng
     for (job, text) in
         [(Job::Backup, &backup.schedule), (Job::Verify, &backup.verify), (Job::Drill, &backup.drill)]
     {
-        if !text.is_empty() {
+        if !text.is_empty() && (job != Job::Drill || drills_by_itself(topology)) {
             let schedule = Schedule::parse(text, &backup.time_zone)
                 .map_err(|error| EngineError::usage("schedule", format!("`{text}`: {error}")))?;
             all.push((job, schedule));
@@ -124,7 +132,7 @@ mod tests {
     const NOW: i64 = 20_000 * DAY;
 
     fn owed(record: &BackupRecord, now: i64) -> Vec<Job> {
-        let mut topology = sample::three_hosts();
+        let mut topology = sample::single_host();
         topology.backup.schedule = "0 3 * * *".into();
         topology.backup.verify = "0 5 * * *".into();
         topology.backup.drill = "0 6 * * *".into();
@@ -160,7 +168,7 @@ mod tests {
 
     #[test]
     fn without_a_set_nothing_is_read_or_tried() {
-        let mut topology = sample::three_hosts();
+        let mut topology = sample::single_host();
         topology.backup.drill = "0 6 * * *".into();
         let drills = |record: &BackupRecord| judge(&topology, record, NOW).unwrap()[0].owed;
         assert!(!drills(&BackupRecord::default()));
@@ -168,8 +176,17 @@ mod tests {
     }
 
     #[test]
-    fn one_timer_for_all_of_them() {
+    fn a_database_on_another_host_is_not_drilled_by_a_schedule() {
         let mut topology = sample::three_hosts();
+        topology.backup.schedule = "0 3 * * *".into();
+        topology.backup.drill = "0 6 * * *".into();
+        let jobs = judge(&topology, &BackupRecord::default(), NOW).unwrap();
+        assert_eq!(jobs.iter().map(|due| due.job).collect::<Vec<_>>(), [Job::Backup]);
+    }
+
+    #[test]
+    fn one_timer_for_all_of_them() {
+        let mut topology = sample::single_host();
         topology.backup.schedule = "0 3 * * *".into();
         topology.backup.verify = "0 3 * * *".into();
         topology.backup.drill = "30 4 * * 0".into();

@@ -73,11 +73,10 @@ pub(crate) fn authorized_line(
     };
     let paths = &topology.paths;
     Ok(format!(
-        "restrict,from=\"{}\",command=\"{} agent --backup-only {} {} {}\" ssh-ed25519 {} {}",
+        "restrict,from=\"{}\",command=\"{} agent --backup-only {} {}\" ssh-ed25519 {} {}",
         keeper.address,
         program.path,
         paths.data,
-        paths.software,
         paths.run,
         public_text(key)?,
         marker(topology),
@@ -268,9 +267,7 @@ mod tests {
                     "{line}"
                 );
                 assert!(
-                    line.contains(
-                        " agent --backup-only /var/lib/maxim /opt/maxim /run/maxim\" ssh-ed25519 AAAA"
-                    ),
+                    line.contains(" agent --backup-only /var/lib/maxim /run/maxim\" ssh-ed25519 AAAA"),
                     "{line}"
                 );
             }

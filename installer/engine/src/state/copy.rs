@@ -23,7 +23,7 @@ use maxim_model::topology::Topology;
 use maxim_model::wire::{Reply, Request};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub const ADOPTED: &str = "state.adopted";
 pub const STALE: &str = "state.stale";
 
 /// What the copy holds. Not the journal, locks and kept tasks.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "topology.yaml",
     "secrets.json",
     "ca.pem",
@@ -44,6 +44,7 @@ const FILES: [&str; 10] = [
     BUNDLE_KEY,
     INSTALLED,
     "upgrade.json",
+    "host-replace.json",
 ];
 const INSTALLED: &str = "state.json";
 const BUNDLE_KEY: &str = "bundle.pub";
@@ -191,14 +192,7 @@ pub(crate) fn look(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), En
         return copy.head.save(&context.state);
     }
     let had = here.is_some() || mine.0.contains_key(INSTALLED);
-    if had && let Some((file, what)) = other_pins(&mine, &copy.files) {
-        return Err(EngineError::refused(STALE, format!("the state that {} wrote names {what}", copy.head.by))
-            .on(&host)
-            .hint(format!(
-                "nothing was taken over: whoever can write on that host could have done it. When it was done on purpose, remove {} here and run the command again",
-                context.state.file(file).display()
-            )));
-    }
+    refuse_other_pins(context, &mine, &copy, &host)?;
     let replaced = mine.topology().filter(|text| copy.files.topology() != Some(text));
     if let Some(text) = replaced.filter(|_| had) {
         files::write_whole(&context.state.file("topology.yaml.replaced"), text.as_bytes(), 0o600)?;
@@ -224,25 +218,40 @@ pub(crate) fn look(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), En
     ))
 }
 
-/// What a person confirmed on this control host and another state has otherwise: the key of bundles, the key of a host.
-/// The file, and what is different. Keys that are new or gone are taken over.
+/// What a person confirmed on this control host and another state has otherwise: the key of bundles, the keys of a host.
+/// The file, and what is different. Hosts that are new or gone are taken over.
 fn other_pins(mine: &Files, copy: &Files) -> Option<(&'static str, String)> {
     let text = |files: &Files, name: &str| files.0.get(name).map(|text| text.expose().to_owned());
     let (own, other) = (text(mine, BUNDLE_KEY), text(copy, BUNDLE_KEY));
-    if own.is_some() && other.is_some() && own != other {
-        return Some((BUNDLE_KEY, "another key for bundles than the one that is trusted here".into()));
+    if own.is_some() && own != other {
+        return Some((
+            BUNDLE_KEY,
+            "another key for bundles than the one that is trusted here, or none".into(),
+        ));
     }
-    let keys = |text: &str| -> Vec<(String, String)> {
-        let key = |line: &str| line.rsplit_once(' ').map(|(of, key)| (of.to_owned(), key.to_owned()));
-        text.lines().filter_map(key).collect()
+    let keys = |text: &str| {
+        let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (host, key) in text.lines().filter_map(|line| line.split_once(' ')) {
+            all.entry(host.to_owned()).or_default().insert(key.to_owned());
+        }
+        all
     };
-    let (own, other) = (text(mine, HOST_KEYS)?, text(copy, HOST_KEYS)?);
-    let other = keys(&other);
-    let changed = keys(&own).into_iter().find(|(of, key)| {
-        let mut found = other.iter().filter(|(name, _)| name == of).peekable();
-        found.peek().is_some() && !found.any(|(_, other)| other == key)
-    });
-    changed.map(|(of, _)| (HOST_KEYS, format!("another key for {of} than the one that is pinned here")))
+    let other = keys(&text(copy, HOST_KEYS).unwrap_or_default());
+    let changed = keys(&text(mine, HOST_KEYS)?)
+        .into_iter()
+        .find(|(host, own)| other.get(host).is_some_and(|found| found != own));
+    changed.map(|(host, _)| (HOST_KEYS, format!("other keys for {host} than those that are pinned here")))
+}
+
+fn refuse_other_pins(context: &Context, mine: &Files, copy: &Copy, host: &str) -> Result<(), EngineError> {
+    let Some((file, what)) = other_pins(mine, &copy.files) else { return Ok(()) };
+    Err(EngineError::refused(STALE, format!("the state that {} wrote names {what}", copy.head.by))
+        .on(host)
+        .hint(format!(
+            "nothing was taken over: whoever can write on that host could have done it. When it was done on purpose (a \
+             host that was replaced, a key that was rotated), remove what is old from {} here and run the command again",
+            context.state.file(file).display()
+        )))
 }
 
 /// Looks again under the hosts' locks: somebody may have written since.
@@ -363,6 +372,7 @@ fn adopt_with(run: &Run<'_>) -> Result<bool, EngineError> {
     agent.finish(Duration::from_secs(2));
     let Some(copy) = copy else { return Ok(false) };
     let _control = context.state.lock(&super::owner("state"))?;
+    refuse_other_pins(context, &Files::of(&context.state)?, &copy, &host.name)?;
     copy.files.write(&context.state)?;
     copy.head.save(&context.state)?;
     Ok(context.state.installed()?.is_some())

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 /// A server that was rebooted answers again within this.
 pub(super) const REBOOT: Duration = if cfg!(test) { PAUSE } else { Duration::from_mins(5) };
-/// On the way back: the others must not wait long for a host that is dead.
-pub(super) const SHORT: Duration = if cfg!(test) { PAUSE } else { Duration::from_secs(20) };
+/// On the way back: the others must not wait long for a host that is dead. Longer than the lock of an agent that died
+/// with its host lasts.
+pub(super) const SHORT: Duration = if cfg!(test) { PAUSE } else { Duration::from_secs(40) };
 /// An agent that has nothing to do answers at once.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Between two tries.

@@ -46,7 +46,11 @@ pub(super) fn show(call: &Call<'_>) -> Outcome {
         }
         text.push('\n');
     }
-    if due.jobs.is_empty() {
+    let by_hand = !topology.drill.is_empty() && due.job(Job::Drill).is_none();
+    if by_hand {
+        text.push_str(&format!("{}\n", messages.text("schedule-drill-by-hand")));
+    }
+    if due.jobs.is_empty() && !by_hand {
         text = format!("{}\n", messages.text("schedule-none"));
     }
     call.printer.human(&text);

@@ -188,12 +188,16 @@ fn keys_that_a_person_confirmed_here_are_not_exchanged_unasked() {
         Files(all.into_iter().map(|(name, text)| (name.to_owned(), Secret::new(text))).collect())
     };
     let mine = files("one", "a ssh-ed25519 AAA\nb ssh-ed25519 BBB\n");
-    let same = files("one", "b ssh-ed25519 BBB\nc ssh-ed25519 CCC\na ssh-rsa RRR\n");
-    assert_eq!(other_pins(&mine, &same), None, "hosts come and go, and have keys of several kinds");
+    let same = files("one", "b ssh-ed25519 BBB\nc ssh-ed25519 CCC\n");
+    assert_eq!(other_pins(&mine, &same), None, "hosts come and go");
+    for keys in ["a ssh-rsa RRR\n", "a ssh-rsa RRR\na ssh-ed25519 AAA\n"] {
+        let added = other_pins(&mine, &files("one", keys)).unwrap();
+        assert_eq!(added.0, "known_hosts", "a key of another kind is another key");
+    }
     let bundle = other_pins(&mine, &files("two", "")).unwrap();
     assert_eq!(bundle.0, "bundle.pub");
     let host = other_pins(&mine, &files("one", "a ssh-ed25519 XXX\n")).unwrap();
-    assert!(host.0 == "known_hosts" && host.1.contains("for a ssh-ed25519"), "{host:?}");
+    assert!(host.0 == "known_hosts" && host.1.contains("keys for a "), "{host:?}");
     assert_eq!(other_pins(&Files(std::collections::BTreeMap::new()), &mine), None);
 
     let (_folder, _fleet, a, b) = scene();
