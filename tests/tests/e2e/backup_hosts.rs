@@ -237,8 +237,9 @@ fn the_timer_fires_and_makes_up_for_what_was_missed(site: &Site) {
     }
     let next = site.run(&["schedule"]).ok().result();
     assert_eq!((&next["owed"], &next["time_zone"]), (&Value::from(false), &Value::from("Asia/Shanghai")));
-    assert_eq!(next["jobs"].as_array().unwrap().len(), 3, "{next}");
-    // 03:00 in Shanghai is 19:00 of the day before; the timer's next is the earliest of the three.
+    // The drill is not among them: the database is on another host than the repository.
+    assert_eq!(next["jobs"].as_array().unwrap().len(), 2, "{next}");
+    // 03:00 in Shanghai is 19:00 of the day before; the timer's next is the earliest of both.
     assert_eq!(next["next_unix"].as_i64().unwrap() % 86_400, 19 * 3600);
     let earliest = next["jobs"].as_array().unwrap().iter().filter_map(|job| job["next_unix"].as_i64()).min();
     let elapses =
