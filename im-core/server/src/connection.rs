@@ -359,6 +359,8 @@ async fn part(connection: &mut Connection, state: &mut Inbound, generation: u32,
         connection.link.put(&inbound::acknowledgement(&session));
         connection.link.flush().await?;
         while asks && session.is_unacknowledged() {
+            // The answer to a question asked earlier counts only what was sent until then: ask again.
+            write_out(connection, &session, generation, &core.store).await?;
             let (item, raw) = connection.read_item().await?;
             match item {
                 // Stanzas that come now are not handled, and not acknowledged.

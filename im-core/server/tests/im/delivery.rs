@@ -358,6 +358,35 @@ async fn what_comes_while_a_session_is_unavailable_comes_when_it_is_back() {
     assert_eq!(body(&bob.message().await), "while away");
 }
 
+/// A client may answer, while the server stops, what it was asked before the last messages came.
+#[tokio::test]
+async fn a_stop_asks_again_when_the_answer_does_not_count_all() {
+    let mut server = Server::start("").await;
+    server.users(["alice", "bob"]).await;
+    let mut alice = Client::online(&server, "alice", "a").await;
+    let mut bob = Client::online(&server, "bob", "b").await;
+    manage(&mut bob, true).await;
+    alice.send(&chat("bob", "first")).await;
+    assert_eq!(body(&bob.message().await), "first");
+    bob.until(|e| e.is("r", ns::SM)).await;
+    alice.send(&chat("bob", "second")).await;
+    assert_eq!(body(&bob.message().await), "second");
+    let stopped = std::process::Command::new("kill").arg(server.pid().to_string()).status().unwrap();
+    assert!(stopped.success());
+    // It is heard when the session is closing: alice, who asks for nothing, is told at once that it is.
+    assert_eq!(alice.ended().await.as_deref(), Some("system-shutdown"));
+    bob.send(&format!("<a xmlns='{}' h='1'/>", ns::SM)).await;
+    bob.until(|e| e.is("r", ns::SM)).await;
+    bob.send(&format!("<a xmlns='{}' h='2'/>", ns::SM)).await;
+    while bob.read().await.is_some() {}
+    assert!(server.wait().success());
+    server.run().await;
+    let mut alice = Client::online(&server, "alice", "a").await;
+    let mut bob = Client::online(&server, "bob", "again").await;
+    alice.send(&chat("bob", "third")).await;
+    assert_eq!(body(&bob.message().await), "third", "what was confirmed came again");
+}
+
 #[tokio::test]
 async fn a_stop_under_load_loses_nothing_and_doubles_nothing() {
     let mut server = Server::start("").await;
