@@ -23,7 +23,8 @@ use crate::nodes::{self, Questions};
 use crate::session::{Close, Pushed, Room, Session, Urgency};
 use crate::{offline, routing};
 
-/// What nodes tell each other.
+/// What nodes tell each other. A node that is older than the sender leaves out the kinds it does not know, and takes
+/// the rest: so each kind is a hint that may be lost. What must not be lost waits in the store, and is found there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Message {

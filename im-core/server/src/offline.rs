@@ -95,14 +95,12 @@ impl Drop for Serving {
     }
 }
 
-/// What there is to do next.
+/// Why handing out does not go on as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// Hand out more.
-    More,
-    /// Look again at what is held and what waits: others had the turn meanwhile.
-    Anew,
-    /// Stop: there will be no room.
+enum Stop {
+    /// Look again at what is held, and at what waits after this message: others had the turn, or one was missed.
+    Anew(Option<MessageId>),
+    /// There will be no room, or the store does not answer.
     End,
 }
 
@@ -114,18 +112,18 @@ impl Serving {
     }
 
     /// Waits until more can be handed out; lets other sessions of the account go first when the client confirms nothing.
-    async fn wait_for_room(&mut self, core: &Arc<Core>) -> Next {
+    async fn wait_for_room(&mut self, core: &Arc<Core>) -> Result<(), Stop> {
         let mut until = Instant::now() + PATIENCE;
         loop {
             match self.session.room() {
-                Room::Some if self.turn.is_some() => return Next::More,
+                Room::Some if self.turn.is_some() => return Ok(()),
                 Room::Some => {
                     // Before it waits: who has the turn gives it to those alone who can be handed something.
                     self.session.set_stalled(false);
                     self.take_turn().await;
-                    return Next::Anew;
+                    return Err(Stop::Anew(None));
                 }
-                Room::Closed => return Next::End,
+                Room::Closed => return Err(Stop::End),
                 Room::None => {}
             }
             // A permit is kept when it is woken between looking and waiting.
@@ -160,8 +158,7 @@ async fn hand_out(core: &Arc<Core>, serving: &mut Serving) -> bool {
     let session = Arc::clone(&serving.session);
     let bare = session.address.bare();
     let mut cursor: Option<MessageId> = None;
-    let mut failures = 0;
-    'anew: loop {
+    loop {
         let held = match held(core, &session).await {
             Some(held) => held,
             // Another node hands out what waits; here it is only for what came meanwhile and was meant for this one.
@@ -179,59 +176,61 @@ async fn hand_out(core: &Arc<Core>, serving: &mut Serving) -> bool {
                 None => continue,
             },
         };
-        loop {
-            match serving.wait_for_room(core).await {
-                Next::More => {}
-                Next::Anew => {
-                    cursor = None;
-                    continue 'anew;
-                }
-                Next::End => return false,
-            }
-            if let Some(missed) = session.before_read(cursor) {
-                cursor = Some(MessageId::from_i64(missed.as_i64() - 1));
-                continue 'anew;
-            }
-            let page = match core.store.pending(bare, cursor, PAGE, PAGE_BYTES).await {
-                Ok(page) => page,
-                Err(error) => {
-                    core.report("cannot read messages that wait", &error);
-                    failures += 1;
-                    if failures >= FAILURES {
-                        core.cluster.look_again_for(bare);
-                        return false;
-                    }
-                    tokio::time::sleep(PAUSE * 2_u32.pow(failures - 1)).await;
-                    continue;
-                }
-            };
-            failures = 0;
-            let Some(last) = page.last().map(|message| message.id) else {
-                if session.caught_up() {
-                    return true;
-                }
-                continue;
-            };
-            for message in page.iter().filter(|m| !held.contains(&m.id) && !session.had(m.id)) {
-                match serving.wait_for_room(core).await {
-                    Next::More => {}
-                    Next::Anew => {
-                        cursor = None;
-                        continue 'anew;
-                    }
-                    Next::End => return false,
-                }
-                let late = message.id.timestamp_ms() < session.behind_since();
-                let stanza = stamped(message, bare, late.then_some(core.domain.as_str()));
-                if !session.hand_out(&stanza, message.id) {
-                    return false;
-                }
-                if !session.quiet {
-                    core.metrics.messages_delivered.add(1);
-                }
-            }
-            cursor = Some(last);
+        match hand_out_pages(core, serving, &held, cursor).await {
+            Ok(()) => return true,
+            Err(Stop::Anew(after)) => cursor = after,
+            Err(Stop::End) => return false,
         }
+    }
+}
+
+/// Hands out what waits after `cursor` and is not `held`, page by page.
+async fn hand_out_pages(
+    core: &Arc<Core>,
+    serving: &mut Serving,
+    held: &HashSet<MessageId>,
+    mut cursor: Option<MessageId>,
+) -> Result<(), Stop> {
+    let session = Arc::clone(&serving.session);
+    let bare = session.address.bare();
+    let mut failures = 0;
+    loop {
+        serving.wait_for_room(core).await?;
+        if let Some(missed) = session.before_read(cursor) {
+            return Err(Stop::Anew(Some(MessageId::from_i64(missed.as_i64() - 1))));
+        }
+        let page = match core.store.pending(bare, cursor, PAGE, PAGE_BYTES).await {
+            Ok(page) => page,
+            Err(error) => {
+                core.report("cannot read messages that wait", &error);
+                failures += 1;
+                if failures >= FAILURES {
+                    core.cluster.look_again_for(bare);
+                    return Err(Stop::End);
+                }
+                tokio::time::sleep(PAUSE * 2_u32.pow(failures - 1)).await;
+                continue;
+            }
+        };
+        failures = 0;
+        let Some(last) = page.last().map(|message| message.id) else {
+            if session.caught_up() {
+                return Ok(());
+            }
+            continue;
+        };
+        for message in page.iter().filter(|m| !held.contains(&m.id) && !session.had(m.id)) {
+            serving.wait_for_room(core).await?;
+            let late = message.id.timestamp_ms() < session.behind_since();
+            let stanza = stamped(message, bare, late.then_some(core.domain.as_str()));
+            if !session.hand_out(&stanza, message.id) {
+                return Err(Stop::End);
+            }
+            if !session.quiet {
+                core.metrics.messages_delivered.add(1);
+            }
+        }
+        cursor = Some(last);
     }
 }
 

@@ -342,6 +342,38 @@ async fn a_client_that_confirms_nothing_does_not_keep_a_backlog_from_another() {
     assert_eq!(again, first, "what nobody confirmed comes again");
 }
 
+/// Of two clients that confirm nothing, the one that does at last gets the rest, though the other has the turn.
+#[tokio::test]
+async fn of_two_that_confirm_nothing_the_first_that_does_is_handed_the_rest() {
+    const COUNT: usize = 300;
+    let server = Server::start("limits: {unacknowledged_stanzas: 100}").await;
+    server.users(["alice", "bob"]).await;
+    store(&server, "alice", "bob", COUNT, 0).await;
+    let mut clients = Vec::new();
+    // The second is handed something when the first has confirmed nothing for a while: then it has the turn.
+    for resource in ["first", "second"] {
+        let mut client = Client::bound(&server, "bob", resource).await;
+        manage(&mut client, true).await;
+        client.send("<presence/>").await;
+        let one = tokio::time::timeout(LONG, client.until(|e| e.name == "message")).await;
+        clients.push((client, BTreeSet::from([number(&body(&one.expect("it is handed nothing")))])));
+    }
+    let (second, mut kept) = clients.pop().unwrap();
+    let (mut first, mut had) = clients.pop().unwrap();
+    let mut second = second;
+    kept.extend(second.ping().await.iter().filter(|e| e.name == "message").map(|e| number(&body(e))));
+    had.extend(first.ping().await.iter().filter(|e| e.name == "message").map(|e| number(&body(e))));
+    let mut seen = Seen { stanzas: u32::try_from(had.len()).unwrap(), ..Seen::default() };
+    first.send(&format!("<a xmlns='{}' h='{}'/>", ns::SM, seen.stanzas)).await;
+    let rest = COUNT - had.len() - kept.len();
+    assert!(rest > 0, "there is no rest: {had:?} {kept:?}");
+    let all = tokio::time::timeout(LONG, seen.read(&mut first, rest)).await;
+    assert!(all.is_ok_and(|all| all), "{} of {rest} came", seen.bodies.len());
+    had.extend(numbers(&seen.bodies));
+    assert!(had.is_disjoint(&kept));
+    assert_eq!(&had | &kept, (0..COUNT).collect());
+}
+
 /// A client that was away for a while within one session gets what came meanwhile.
 #[tokio::test]
 async fn what_comes_while_a_session_is_unavailable_comes_when_it_is_back() {
