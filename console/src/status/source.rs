@@ -94,6 +94,7 @@ impl EngineSource {
             access: AccessSecrets::default(),
             concurrency: CONCURRENCY,
             force: Vec::new(),
+            accept_state: false,
             events: Arc::new(Silent),
             ask: Arc::new(Nobody),
             cancel: cancel.clone(),

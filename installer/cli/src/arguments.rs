@@ -49,6 +49,8 @@ pub(crate) struct Global {
     #[arg(long, value_name = "CHECK", global = true)]
     pub force: Vec<String>,
     #[arg(long, global = true)]
+    pub accept_state: bool,
+    #[arg(long, global = true)]
     pub strict: bool,
     #[arg(long, global = true)]
     pub ask_sudo_password: bool,
@@ -444,7 +446,7 @@ fn flag_help(messages: &Messages) -> clap::Arg {
 }
 
 /// Flags that every command has: under a heading of their own.
-const GLOBAL_FLAGS: [&str; 17] = [
+const GLOBAL_FLAGS: [&str; 18] = [
     "file",
     "cluster",
     "bundle",
@@ -456,6 +458,7 @@ const GLOBAL_FLAGS: [&str; 17] = [
     "root",
     "concurrency",
     "force",
+    "accept_state",
     "strict",
     "ask_sudo_password",
     "timings",

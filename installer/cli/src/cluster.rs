@@ -332,6 +332,7 @@ pub(crate) fn session(
         state: target.state.clone(),
         concurrency: usize::from(global.concurrency.max(1)),
         force: global.force.clone(),
+        accept_state: global.accept_state,
         events: Arc::clone(printer) as Arc<dyn maxim_engine::EventSink>,
         ask: Arc::clone(&person) as Arc<dyn maxim_engine::Ask>,
         cancel,

@@ -29,6 +29,8 @@ pub struct Context {
     pub concurrency: usize,
     /// Identifiers of preflight checks that may not block.
     pub force: Vec<String>,
+    /// A newer state of the cluster is taken over also where it has other addresses, files or another authority.
+    pub accept_state: bool,
     /// Who is told what happens.
     pub events: Arc<dyn EventSink>,
     /// Questions to a person.

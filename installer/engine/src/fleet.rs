@@ -133,20 +133,7 @@ impl Barrier {
 mod tests {
     use super::{Barrier, Stopped, for_each};
     use maxim_model::names::Stage;
-    use maxim_model::task::{AbsentTask, Task, TaskKind};
     use std::sync::atomic::{AtomicUsize, Ordering};
-
-    fn task(stage: Stage) -> Task {
-        Task {
-            id: "x/y".into(),
-            component: "x".into(),
-            stage,
-            restarts: Vec::new(),
-            reloads: Vec::new(),
-            deadline_seconds: 1,
-            kind: TaskKind::Absent(AbsentTask::File("/x".into())),
-        }
-    }
 
     #[test]
     fn no_more_than_allowed_work_at_once_and_results_keep_their_order() {
@@ -163,6 +150,7 @@ mod tests {
 
     #[test]
     fn core_waits_for_the_stores_of_others_and_stops_when_one_fails() {
+        let task = |stage| crate::sample::task("x/y", stage);
         let (database, app) = (vec![task(Stage::Prepare), task(Stage::Store)], vec![task(Stage::Core)]);
         let barrier = Barrier::new([database.as_slice(), app.as_slice()]);
         assert_eq!(barrier.enter(Stage::Prepare, || false), Ok(()));

@@ -1,7 +1,7 @@
 //! Whole actions on fake hosts: what a dry run leaves, what a second run changes, what a failure stops.
 
 use crate::actions::install::{InstallOptions, InstallOutcome, install_with};
-use crate::context::{Ask, AssumeYes, CancelFlag, Context};
+use crate::context::{Ask, CancelFlag, Context};
 use crate::delivery::Delivery;
 use crate::error::{Class, EngineError};
 use crate::events::Collector;
@@ -12,7 +12,7 @@ use crate::state::StateDir;
 use maxim_model::event::EventKind;
 use maxim_model::names::Role;
 use maxim_model::plan::Plan;
-use maxim_model::topology::{AccessSecrets, Host};
+use maxim_model::topology::Host;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -52,18 +52,12 @@ impl Scene {
         let fleet = Arc::new(Fleet::new(&topology, cancel.clone()));
         let events = Arc::new(Collector::default());
         let context = Context {
-            topology,
             topology_text: "name: embedded\n".into(),
             delivery: Delivery::Checkout { bin_dir: bin.clone(), web_root: None },
-            state: StateDir::embedded(&root),
-            access: AccessSecrets::default(),
-            concurrency: 8,
-            force: Vec::new(),
             events: events.clone(),
-            ask: Arc::new(AssumeYes),
             cancel,
             program: bin.join("maxim-ctl"),
-            agent_socket: None,
+            ..sample::context(topology, StateDir::embedded(&root))
         };
         Self { _folder: folder, context, fleet, events }
     }

@@ -113,6 +113,11 @@ impl<'a> Run<'a> {
             || ["user", "console"].iter().any(|of| self.action.starts_with(of))
     }
 
+    /// Whether it is sure to leave the cluster as it is. Accounts are changed by a run that writes no journal.
+    pub fn changes_nothing(&self) -> bool {
+        !self.writes && (!self.action.starts_with("user") || self.action == "user list")
+    }
+
     /// Remembers what was seen of the authoritative copy.
     pub fn seen_copy(&self, head: Option<Head>) {
         *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = Seen { looked: true, head };

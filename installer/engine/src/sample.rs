@@ -1,12 +1,19 @@
 //! Sample topologies and facts for the tests of this crate.
 
+use crate::context::{AssumeYes, CancelFlag, Context};
+use crate::delivery::Delivery;
+use crate::events::Collector;
+use crate::state::StateDir;
 use maxim_model::facts::Facts;
-use maxim_model::names::{Profile, Role};
+use maxim_model::names::{Profile, Role, Stage};
+use maxim_model::task::{AbsentTask, Task, TaskKind};
 use maxim_model::topology::{
-    Backup, Capacity, Connection, Database, Host, KnownHosts, Paths, Ports, Redis, Ssh, Tls, Topology,
+    AccessSecrets, Backup, Capacity, Connection, Database, Host, KnownHosts, Paths, Ports, Redis, Ssh, Tls,
+    Topology,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A host reached by SSH.
 pub fn host(name: &str, address: &str, roles: &[Role]) -> Host {
@@ -107,6 +114,38 @@ pub fn embedded(root: &Path) -> Topology {
         run: below("run"),
     };
     topology
+}
+
+/// What an action is given that says yes to everything: no delivery, no secrets, one state folder.
+pub fn context(topology: Topology, state: StateDir) -> Context {
+    Context {
+        topology,
+        topology_text: String::new(),
+        delivery: Delivery::None,
+        state,
+        access: AccessSecrets::default(),
+        concurrency: 8,
+        force: Vec::new(),
+        accept_state: false,
+        events: Arc::new(Collector::default()),
+        ask: Arc::new(AssumeYes),
+        cancel: CancelFlag::new(),
+        program: "/nonexistent".into(),
+        agent_socket: None,
+    }
+}
+
+/// A task that removes a file.
+pub fn task(id: &str, stage: Stage) -> Task {
+    Task {
+        id: id.into(),
+        component: "x".into(),
+        stage,
+        restarts: Vec::new(),
+        reloads: Vec::new(),
+        deadline_seconds: 1,
+        kind: TaskKind::Absent(AbsentTask::File("/x".into())),
+    }
 }
 
 /// Facts of a sound Debian 12 host with this much memory.

@@ -24,6 +24,7 @@ flag-output = What stands on standard output
 flag-root = Where an embedded deployment lives [default: ~/.local/share/maxim]
 flag-concurrency = Hosts worked on at the same time
 flag-force = Let a blocking check pass, by its name as memory.total; may be repeated
+flag-accept-state = Take over a newer state of the cluster that has other addresses, local files or another authority
 flag-strict = End with exit code 4 when there were warnings
 flag-ask-sudo-password = Ask for the sudo password of all hosts before beginning
 flag-timings = Show where the time went, phase by phase and host by host

@@ -24,6 +24,7 @@ flag-output = 标准输出的格式
 flag-root = 嵌入式部署所在目录 [默认：~/.local/share/maxim]
 flag-concurrency = 同时处理的节点数
 flag-force = 放行某项阻断检查，用其名称如 memory.total；可重复
+flag-accept-state = 接受集群较新的状态，即使其中的地址、本机文件或证书颁发机构与本机不同
 flag-strict = 有警告时以退出码 4 结束
 flag-ask-sudo-password = 开始前询问所有节点的 sudo 密码
 flag-timings = 按阶段和节点显示用时

@@ -27,7 +27,7 @@ pub struct CheckOutcome {
 }
 
 /// Probes every host and judges what was measured. Blocking results are no error here: see
-/// [`CheckOutcome::blocked`] (exit code 3).
+/// [`CheckOutcome::blocked`] (exit code 3). A broken bundle is one of class `Refused`.
 pub fn check(context: &Context) -> Result<CheckOutcome, EngineError> {
     let run = Run::begin(context, "check", false)?;
     let mut sessions = connect::connect(&run)?;
@@ -35,8 +35,12 @@ pub fn check(context: &Context) -> Result<CheckOutcome, EngineError> {
     if outcome.blocked > 0 {
         preflight::leave_no_trace(&run, &mut sessions);
     }
+    let refused = connect::refused(&sessions);
     connect::release(&mut sessions);
     context.cancel.check("check")?;
+    if let Some(error) = refused {
+        return Err(error);
+    }
     outcome.timings = run.emitter.timings();
     Ok(outcome)
 }

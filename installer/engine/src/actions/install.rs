@@ -8,7 +8,7 @@
 use crate::actions::check::CheckOutcome;
 use crate::context::Context;
 use crate::delivery::{self, Delivery};
-use crate::error::{Class, EngineError};
+use crate::error::EngineError;
 use crate::events::{Timing, now_rfc3339};
 use crate::phases::plan::Material;
 use crate::phases::probe::DiskProbe;
@@ -245,10 +245,7 @@ pub(crate) fn preflight_or_refuse(
 ) -> Result<Vec<CheckResult>, EngineError> {
     let CheckOutcome { results, blocked, .. } = preflight::preflight(run, sessions, disk);
     run.context.cancel.check("probe")?;
-    // A bundle whose program is broken is no fault of the hosts that it could not be sent to.
-    let refused = sessions.iter().filter_map(|session| session.error.as_ref());
-    let refused = refused.filter(|error| error.class == Class::Refused).cloned().collect();
-    if let Some(error) = EngineError::join(refused) {
+    if let Some(error) = connect::refused(sessions) {
         return Err(error);
     }
     if blocked > 0 {

@@ -10,17 +10,15 @@ use crate::events::Timing;
 use crate::fleet;
 use crate::phases::plan::Material;
 use crate::phases::probe::DiskProbe;
-use crate::phases::{apply, connect, plan, probe};
+use crate::phases::{apply, connect, plan, probe, services};
 use crate::render::Purpose;
 use crate::run::{Run, Session};
 use crate::state;
 use maxim_model::names::Stage;
 use maxim_model::plan::Plan;
 use maxim_model::task::Change;
-use maxim_model::wire::{Request, ServiceAction};
+use maxim_model::wire::Request;
 use std::time::Duration;
-
-const STOP_SECONDS: u64 = 90;
 
 /// How to uninstall.
 #[derive(Debug, Clone, Copy, Default)]
@@ -145,15 +143,7 @@ fn stop(run: &Run<'_>, sessions: &mut [Session<'_>], stage: Stage) -> Result<(),
         names.retain(|name| {
             session.facts.units.iter().any(|unit| unit.name == *name && !unit.active.is_empty())
         });
-        let Some(agent) = session.writer.as_mut().filter(|_| !names.is_empty()) else { return Ok(()) };
-        let wait = Duration::from_secs(STOP_SECONDS * names.len() as u64 + 10);
-        let request = Request::Service {
-            action: ServiceAction::Stop,
-            names,
-            manager: run.manager(),
-            deadline_seconds: STOP_SECONDS,
-        };
-        agent.request("uninstall", &request, wait, |_| {})
+        session.writer.as_mut().map_or(Ok(()), |agent| services::stop(run, agent, "uninstall", names))
     });
     EngineError::join(results.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
 }

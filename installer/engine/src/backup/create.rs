@@ -58,6 +58,8 @@ pub struct CreateOutcome {
 /// Makes a set.
 pub fn create(context: &Context, kind: SetKind) -> Result<CreateOutcome, EngineError> {
     require_installed(context, "backup create")?;
+    // A set of the empty database would be the newest.
+    crate::replace::refuse_in_the_middle(&context.state, "backup create")?;
     let repository = repository(context)?;
     let _control = context.state.lock(&state::owner("backup create"))?;
     let run = Run::begin(context, "backup-create", true)?;

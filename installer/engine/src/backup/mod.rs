@@ -21,8 +21,8 @@ mod vault;
 
 pub use create::{CreateOutcome, create};
 pub use drill::{DrillOutcome, drill};
-pub(crate) use due::calendars;
 pub use due::{Due, DueJob, Job, due};
+pub(crate) use due::{calendars, drills_by_itself};
 pub(crate) use hand_over::{PACKED as HANDED_OVER, authorized_line, ensure_key, hand_over, home, marker};
 pub use kit::{KeyExport, key_export, read_kit};
 pub use recover::{RecoverOptions, recover_state};

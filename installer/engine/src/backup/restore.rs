@@ -133,6 +133,9 @@ struct Work<'r, 'a> {
 /// Restores a set onto the hosts of the cluster.
 pub fn restore(context: &Context, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
     require_installed(context, "restore")?;
+    if !options.fresh {
+        crate::replace::refuse_in_the_middle(&context.state, "restore")?;
+    }
     let _control =
         if options.dry_run { None } else { Some(context.state.lock(&state::owner("backup restore"))?) };
     let run = Run::begin(context, "backup-restore", !options.dry_run)?;

@@ -57,6 +57,13 @@ pub(crate) fn errors(sessions: &mut [Session<'_>]) -> Option<EngineError> {
     EngineError::join(sessions.iter_mut().filter_map(|session| session.error.take()).collect())
 }
 
+/// What was refused before a host could be reached. A bundle whose program is broken is no fault of the hosts that it
+/// could not be sent to.
+pub(crate) fn refused(sessions: &[Session<'_>]) -> Option<EngineError> {
+    let errors = sessions.iter().filter_map(|session| session.error.as_ref());
+    EngineError::join(errors.filter(|error| error.class == Class::Refused).cloned().collect())
+}
+
 /// Starts the agents that may change things, and takes the lock of every host. On any failure the locks that were
 /// taken are released again, because every agent ends.
 pub(crate) fn lock_hosts(

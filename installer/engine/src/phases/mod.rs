@@ -8,4 +8,5 @@ pub mod connect;
 pub mod measure;
 pub mod plan;
 pub mod probe;
+pub mod services;
 pub mod verify;

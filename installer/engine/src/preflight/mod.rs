@@ -5,6 +5,7 @@
 //! between hosts. Nothing on a host is changed. `--force CHECK` turns a block into a warning.
 
 mod access;
+mod backup;
 mod capacity;
 mod clock;
 mod conflicts;
@@ -143,6 +144,7 @@ pub(crate) fn preflight(run: &Run<'_>, sessions: &mut [Session<'_>], disk: DiskP
         .map(|session| (session.host, &session.facts))
         .collect();
     results.extend(identity::between(&reached));
+    results.extend(backup::checks(topology));
     results.extend(names::checks(topology, &reached));
     let offsets: Vec<(&str, i128)> = sessions
         .iter()

@@ -8,14 +8,14 @@ use super::ReplaceOptions;
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::phases::probe::{DiskProbe, query};
+use crate::phases::services;
 use crate::remote::{Connected, Mode};
 use crate::run::Run;
 use maxim_model::topology::{Connection, Host};
-use maxim_model::wire::{Reply, Request, ServiceAction};
+use maxim_model::wire::{Reply, Request};
 use std::time::Duration;
 
 const FACTS: Duration = Duration::from_secs(30);
-const STOP_SECONDS: u64 = 90;
 /// Errors of connecting that a dead host gives, or another machine in its place.
 const DEAD: [&str; 3] = ["access.unreachable", "access.refused", "access.host_key_changed"];
 
@@ -79,14 +79,7 @@ fn stop(run: &Run<'_>, old: &Host, connected: &mut dyn Connected) -> Result<(), 
     let mut roles = old.roles.clone();
     roles.sort_by_key(|role| std::cmp::Reverse(role.stage()));
     let names: Vec<String> = roles.iter().map(|role| role.service()).collect();
-    let wait = Duration::from_secs(STOP_SECONDS * names.len() as u64 + 10);
-    let request = Request::Service {
-        action: ServiceAction::Stop,
-        names,
-        manager: run.manager(),
-        deadline_seconds: STOP_SECONDS,
-    };
-    agent.request("host replace", &request, wait, |_| {})?;
+    services::stop(run, &mut agent, "host replace", names)?;
     agent.finish(Duration::from_secs(2));
     run.emitter.note(&old.name, "host replace", "its services are stopped; it must not be started again");
     Ok(())

@@ -24,7 +24,7 @@ use crate::error::EngineError;
 use crate::events::Timing;
 use crate::phases::plan::Material;
 use crate::phases::probe::DiskProbe;
-use crate::phases::{apply, connect};
+use crate::phases::{apply, connect, services};
 use crate::run::{Run, Session};
 use crate::state::{self, StateDir};
 use maxim_model::Secret;
@@ -34,12 +34,8 @@ use maxim_model::plan::Plan;
 use maxim_model::status::ComponentStatus;
 use maxim_model::task::{Change, Task};
 use maxim_model::topology::{Host, Topology};
-use maxim_model::wire::{Request, ServiceAction};
 use record::{Data, Record};
 use std::sync::Arc;
-use std::time::Duration;
-
-const STOP_SECONDS: u64 = 90;
 
 /// Which host, by what.
 #[derive(Debug, Clone)]
@@ -181,6 +177,8 @@ impl Replacement<'_> {
             self.restore(&data.set, Only::Database)?;
             record.restored = true;
             record::save(&self.wanted.state, &record)?;
+            // At once: another control host that completes this must not restore over what is acknowledged from now on.
+            state::copy::publish_now(&self.wanted, "host-replace")?;
         }
         let installed = install::install(&self.wanted, InstallOptions::default())?;
         outcome.changes += installed.changes;
@@ -190,6 +188,7 @@ impl Replacement<'_> {
             self.restore(&data.set, Only::Files)?;
         }
         record::forget(&self.wanted.state)?;
+        state::copy::publish_now(&self.wanted, "host-replace")?;
         Ok(outcome)
     }
 
@@ -320,14 +319,7 @@ fn stop_clients(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), Engin
                 .map(|role| role.service())
                 .filter(known)
                 .collect();
-            let Some(agent) = session.writer.as_mut().filter(|_| !names.is_empty()) else { return Ok(()) };
-            let request = Request::Service {
-                action: ServiceAction::Stop,
-                names,
-                manager: run.manager(),
-                deadline_seconds: STOP_SECONDS,
-            };
-            agent.request("host replace", &request, Duration::from_secs(STOP_SECONDS + 10), |_| {})
+            session.writer.as_mut().map_or(Ok(()), |agent| services::stop(run, agent, "host replace", names))
         });
         EngineError::join(results.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
     })
@@ -372,21 +364,69 @@ impl Ask for Approved {
 
 #[cfg(test)]
 mod tests {
-    use super::stores_only;
+    use super::record::{self, Data, Record};
+    use super::{ReplaceOptions, stores_only};
+    use crate::actions;
+    use crate::actions::install::{self, InstallOptions};
+    use crate::backup::{self, Only, RestoreOptions};
+    use crate::sample::{self, task};
+    use crate::state::{Installed, StateDir};
+    use crate::upgrade::RollbackOptions;
+    use maxim_model::backup::SetKind;
     use maxim_model::names::Stage;
-    use maxim_model::task::{AbsentTask, Change, Task, TaskKind};
+    use maxim_model::task::Change;
+    use maxim_model::wire::ServiceAction;
+
+    /// Nobody changes the cluster while its database is the empty one, whatever the command; and a record that is complete
+    /// or gone refuses nobody.
+    #[test]
+    fn in_the_middle_of_a_replacement_every_command_that_changes_something_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = sample::context(sample::three_hosts(), StateDir::at(folder.path()));
+        context.state.create().unwrap();
+        context.state.save_installed(&Installed { generation: 1, ..Installed::default() }).unwrap();
+        let options = ReplaceOptions {
+            host: "db1".into(),
+            name: "db1".into(),
+            topology: context.topology.clone(),
+            topology_text: String::new(),
+            set: None,
+            alive: false,
+            without_data: false,
+            dry_run: false,
+        };
+        let data = Data { set: "a".into(), parts: vec!["database".into()] };
+        let old = context.topology.host("db1").unwrap();
+        let mut record = Record::new(old, &options, &context.topology, data, Vec::new());
+        record::save(&context.state, &record).unwrap();
+        let restore =
+            RestoreOptions { set: None, only: Only::All, overwrite: true, dry_run: false, fresh: false };
+        let tried = || {
+            [
+                install::install(&context, InstallOptions::default()).err(),
+                actions::service(&context, ServiceAction::Start, None).err(),
+                actions::service(&context, ServiceAction::Restart, None).err(),
+                crate::upgrade::rollback(&context, RollbackOptions::default()).err(),
+                crate::upgrade::finalize(&context, false).err(),
+                backup::create(&context, SetKind::Manual).err(),
+                backup::restore(&context, &restore).err(),
+            ]
+        };
+        for (place, error) in tried().into_iter().enumerate() {
+            let error = error.unwrap_or_else(|| panic!("command {place} went on"));
+            assert_eq!(error.exit_code(), 5, "command {place}: {error:?}");
+            assert!(error.cause.contains("is not restored yet"), "command {place}: {error:?}");
+            assert!(error.hint.contains("host replace db1"), "command {place}: {error:?}");
+        }
+        record.restored = true;
+        record::save(&context.state, &record).unwrap();
+        super::refuse_in_the_middle(&context.state, "install").unwrap();
+        record::forget(&context.state).unwrap();
+        super::refuse_in_the_middle(&context.state, "install").unwrap();
+    }
 
     #[test]
     fn the_im_core_comes_after_the_data() {
-        let task = |id: &str, stage: Stage| Task {
-            id: id.into(),
-            component: "x".into(),
-            stage,
-            restarts: Vec::new(),
-            reloads: Vec::new(),
-            deadline_seconds: 1,
-            kind: TaskKind::Absent(AbsentTask::File("/x".into())),
-        };
         let tasks = vec![
             vec![task("a", Stage::Prepare), task("b", Stage::Core), task("c", Stage::Store)],
             Vec::new(),

@@ -7,13 +7,17 @@
 //! under the hosts' locks ([`hold`]), and writes the copy before and after it changes anything else ([`publish`]).
 //!
 //! What it deliberately does not do: keep the journal or the tasks that lead back after an upgrade, which belong to the
-//! control host that did it; keep a copy in the embedded profile, whose state lies on its one host already.
+//! control host that did it; keep a copy in the embedded profile, whose state lies on its one host already; take over
+//! keys, addresses, files or an authority that nobody here confirmed ([`trust`]).
+
+mod trust;
 
 use super::StateDir;
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::events::now_rfc3339;
 use crate::files;
+use crate::phases::connect;
 use crate::remote::{Agent, Mode};
 use crate::run::{Run, Session};
 use maxim_model::Secret;
@@ -23,7 +27,7 @@ use maxim_model::topology::Topology;
 use maxim_model::wire::{Reply, Request};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,6 +35,9 @@ use std::time::Duration;
 pub const ADOPTED: &str = "state.adopted";
 /// The step of the error of a run that wanted to change a cluster from an older state than its own.
 pub const STALE: &str = "state.stale";
+
+/// The step of the error of a run that would have had to take over what a person must confirm.
+pub const UNCONFIRMED: &str = "state.unconfirmed";
 
 /// What the copy holds. Not the journal, locks and kept tasks.
 const FILES: [&str; 11] = [
@@ -192,7 +199,16 @@ pub(crate) fn look(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), En
         return copy.head.save(&context.state);
     }
     let had = here.is_some() || mine.0.contains_key(INSTALLED);
-    refuse_other_pins(context, &mine, &copy, &host)?;
+    trust::refuse_other_pins(context, &mine, &copy, &host)?;
+    let unconfirmed = trust::differences(context, &mine, &copy.files);
+    if !unconfirmed.is_empty() && !context.accept_state {
+        let refusal = trust::refusal(&copy, &unconfirmed, &host);
+        if run.changes_nothing() {
+            run.emitter.warn(&host, "state", refusal.cause, refusal.hint);
+            return Ok(());
+        }
+        return Err(refusal);
+    }
     let replaced = mine.topology().filter(|text| copy.files.topology() != Some(text));
     if let Some(text) = replaced.filter(|_| had) {
         files::write_whole(&context.state.file("topology.yaml.replaced"), text.as_bytes(), 0o600)?;
@@ -204,54 +220,19 @@ pub(crate) fn look(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), En
         "the state of this cluster here was of generation {number}; generation {} was written by {} at {}, and was fetched from {host}",
         copy.head.generation, copy.head.by, copy.head.at
     );
-    if run.tolerates_newer_state() {
+    // Whoever took over other hosts begins anew with those.
+    if run.tolerates_newer_state() && unconfirmed.is_empty() {
         run.emitter.note(&host, "state", what);
         return Ok(());
     }
     let same = copy.files.topology() == Some(context.topology_text.as_str());
-    if !had || same || !run.writes() {
+    if !had || same || !run.writes() || run.tolerates_newer_state() {
         run.emitter.note(&host, "state", what.clone());
         return Err(EngineError::refused(ADOPTED, what).on(&host).hint("run the command again"));
     }
     Err(EngineError::refused(STALE, what).on(&host).hint(
         "nothing was changed; your topology is not the one that was applied last: compare them with `maxim.ctl plan`, then run the command again",
     ))
-}
-
-/// What a person confirmed on this control host and another state has otherwise: the key of bundles, the keys of a host.
-/// The file, and what is different. Hosts that are new or gone are taken over.
-fn other_pins(mine: &Files, copy: &Files) -> Option<(&'static str, String)> {
-    let text = |files: &Files, name: &str| files.0.get(name).map(|text| text.expose().to_owned());
-    let (own, other) = (text(mine, BUNDLE_KEY), text(copy, BUNDLE_KEY));
-    if own.is_some() && own != other {
-        return Some((
-            BUNDLE_KEY,
-            "another key for bundles than the one that is trusted here, or none".into(),
-        ));
-    }
-    let keys = |text: &str| {
-        let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (host, key) in text.lines().filter_map(|line| line.split_once(' ')) {
-            all.entry(host.to_owned()).or_default().insert(key.to_owned());
-        }
-        all
-    };
-    let other = keys(&text(copy, HOST_KEYS).unwrap_or_default());
-    let changed = keys(&text(mine, HOST_KEYS)?)
-        .into_iter()
-        .find(|(host, own)| other.get(host).is_some_and(|found| found != own));
-    changed.map(|(host, _)| (HOST_KEYS, format!("other keys for {host} than those that are pinned here")))
-}
-
-fn refuse_other_pins(context: &Context, mine: &Files, copy: &Copy, host: &str) -> Result<(), EngineError> {
-    let Some((file, what)) = other_pins(mine, &copy.files) else { return Ok(()) };
-    Err(EngineError::refused(STALE, format!("the state that {} wrote names {what}", copy.head.by))
-        .on(host)
-        .hint(format!(
-            "nothing was taken over: whoever can write on that host could have done it. When it was done on purpose (a \
-             host that was replaced, a key that was rotated), remove what is old from {} here and run the command again",
-            context.state.file(file).display()
-        )))
 }
 
 /// Looks again under the hosts' locks: somebody may have written since.
@@ -287,6 +268,25 @@ pub(crate) fn hold(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), En
 /// Writes the copy when the state here differs from it.
 pub(crate) fn publish(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), EngineError> {
     publish_files(run, sessions, Files::of(&run.context.state)?)
+}
+
+/// The same between the parts of an action, when no host is connected: connects and locks the console's host alone.
+pub(crate) fn publish_now(context: &Context, action: &str) -> Result<(), EngineError> {
+    let Some(only) = keepers_part(context) else { return Ok(()) };
+    publish_by(&Run::begin(&only, action, true)?)
+}
+
+fn publish_by(run: &Run<'_>) -> Result<(), EngineError> {
+    let _control = run.context.state.lock(&super::owner(run.action()))?;
+    let mut sessions = connect::connect(run)?;
+    let done = match connect::errors(&mut sessions) {
+        Some(error) => Err(error),
+        None => {
+            connect::lock_hosts(run, &mut sessions, run.action()).and_then(|()| publish(run, &mut sessions))
+        }
+    };
+    connect::release(&mut sessions);
+    done
 }
 
 /// Writes the copy of a cluster whose services are removed and whose data stays.
@@ -349,19 +349,13 @@ fn publish_files(run: &Run<'_>, sessions: &mut [Session<'_>], files: Files) -> R
 /// Fetches the state of a cluster that was installed from elsewhere, for a command that needs one and has a topology:
 /// asks the console's host alone. False: there is none, or the host cannot be reached. A bare host is left as it was.
 pub fn adopt(context: &Context) -> Result<bool, EngineError> {
-    let mut only = context.clone();
-    only.topology.hosts.retain(|host| host.roles.contains(&Role::Console));
-    only.topology.hosts.truncate(1);
-    if only.topology.profile == Profile::Embedded || only.topology.hosts.is_empty() {
-        return Ok(false);
-    }
-    let run = Run::begin(&only, "adopt", false)?;
-    adopt_with(&run)
+    let Some(only) = keepers_part(context) else { return Ok(false) };
+    adopt_with(&Run::begin(&only, "adopt", false)?, context)
 }
 
-fn adopt_with(run: &Run<'_>) -> Result<bool, EngineError> {
-    let context = run.context;
-    let Some(host) = context.topology.hosts.first() else { return Ok(false) };
+/// `context`: with the whole topology; the run's has the console's host alone.
+fn adopt_with(run: &Run<'_>, context: &Context) -> Result<bool, EngineError> {
+    let Some(host) = run.context.topology.hosts.first() else { return Ok(false) };
     let Ok(mut connected) = run.connect(host) else { return Ok(false) };
     let Ok(mut agent) = connected.agent(Mode::Look) else { return Ok(false) };
     run.scope(&mut agent)?;
@@ -372,10 +366,24 @@ fn adopt_with(run: &Run<'_>) -> Result<bool, EngineError> {
     agent.finish(Duration::from_secs(2));
     let Some(copy) = copy else { return Ok(false) };
     let _control = context.state.lock(&super::owner("state"))?;
-    refuse_other_pins(context, &Files::of(&context.state)?, &copy, &host.name)?;
+    let mine = Files::of(&context.state)?;
+    trust::refuse_other_pins(context, &mine, &copy, &host.name)?;
+    let unconfirmed = trust::differences(context, &mine, &copy.files);
+    // There is nothing here to go on with, so whoever only looks is refused too.
+    if !unconfirmed.is_empty() && !context.accept_state {
+        return Err(trust::refusal(&copy, &unconfirmed, &host.name));
+    }
     copy.files.write(&context.state)?;
     copy.head.save(&context.state)?;
     Ok(context.state.installed()?.is_some())
+}
+
+/// A context with nothing but the host that keeps the copy; none where there is no copy to be kept.
+fn keepers_part(context: &Context) -> Option<Context> {
+    let mut only = context.clone();
+    only.topology.hosts.retain(|host| host.roles.contains(&Role::Console));
+    only.topology.hosts.truncate(1);
+    (only.topology.profile != Profile::Embedded && !only.topology.hosts.is_empty()).then_some(only)
 }
 
 /// The session of the host that keeps the copy; none where there is no copy to be kept. The console itself looks by an

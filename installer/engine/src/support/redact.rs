@@ -79,6 +79,8 @@ impl Redactor {
         for name in ["ca.key", "certificates/index.json", "repository-key", "repository-credentials"] {
             found.extend(of_file(&state(name)));
         }
+        // One line that `console passwd` made, which need not look like a key.
+        found.extend(std::fs::read_to_string(context.state.file("console-password")).ok());
         let accounts = std::fs::read_to_string(context.state.file("initial-account")).unwrap_or_default();
         found.extend(
             accounts

@@ -49,6 +49,7 @@ pub struct RollbackOutcome {
 /// Takes the last upgrade back, as long as it was not finalized.
 pub fn rollback(context: &Context, options: RollbackOptions) -> Result<RollbackOutcome, EngineError> {
     require_installed(context, "rollback")?;
+    crate::replace::refuse_in_the_middle(&context.state, "rollback")?;
     refuse_where_there_is_no_way_back(record::load(&context.state)?.as_ref())?;
     let run = Run::begin(context, "rollback", !options.dry_run)?;
     let _control = if options.dry_run { None } else { Some(context.state.lock(&state::owner("rollback"))?) };
@@ -202,16 +203,9 @@ pub(super) fn take_back(
             if record.turn(&host) == Turn::TakenBack && turn::is_nothing(&changes) {
                 return Ok(());
             }
-            done += turn::turn(
-                run,
-                sessions,
-                place,
-                &tasks,
-                &changes,
-                material,
-                &previous.installed,
-                turn::Proof::Itself,
-            )?;
+            let (installed, proof) = (&previous.installed, turn::Proof::Itself);
+            let goal = turn::Goal { tasks: &tasks, changes: &changes, installed, proof };
+            done += turn::turn(run, sessions, place, material, &goal)?;
             // A version that failed was never proven, so the supervisor is that of before still.
             if all {
                 turn::bring_supervisor_up(run, &mut sessions[place], &previous.installed)?;
@@ -222,7 +216,7 @@ pub(super) fn take_back(
         match taken {
             Ok(()) => {}
             // The others are taken back all the same: one that cannot be reached must not keep them.
-            Err(error) if error.class == Class::Interrupted => return Err(error),
+            Err(error) if lost::is_over(&error) => return Err(error),
             Err(error) => errors.push(error),
         }
     }

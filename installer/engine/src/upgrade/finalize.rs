@@ -36,6 +36,7 @@ pub struct FinalizeOutcome {
 /// Finalizes the last upgrade.
 pub fn finalize(context: &Context, dry_run: bool) -> Result<FinalizeOutcome, EngineError> {
     let installed = require_installed(context, "upgrade")?;
+    crate::replace::refuse_in_the_middle(&context.state, "upgrade --finalize")?;
     let run = Run::begin(context, "upgrade --finalize", !dry_run)?;
     let _control =
         if dry_run { None } else { Some(context.state.lock(&state::owner("upgrade --finalize"))?) };

@@ -3,7 +3,8 @@
 //! What is done on a host is measured before it is done, so work that broke off can simply be begun again. After a
 //! failure each agent is asked whether it still answers. When all do, the failure is real. Those that do not are
 //! connected to again within a deadline and locked anew (the lease of the agent before must have run out), and the
-//! work is done once more. A host that does not come back leaves the failure as it was.
+//! work is done once more. A host that does not come back leaves the failure as it was. When somebody else has written
+//! the cluster's state meanwhile, the run ends as it is: neither forward nor back is its own to decide any more.
 
 use crate::error::{Class, EngineError};
 use crate::phases::{connect, measure};
@@ -36,7 +37,7 @@ pub(super) fn persist<'a, T>(
     let mut left = AGAIN;
     loop {
         match work(sessions) {
-            Err(error) if left > 0 && error.class != Class::Interrupted => {
+            Err(error) if left > 0 && !is_over(&error) => {
                 left -= 1;
                 if !are_back(run, sessions, installed, patience, &error)? {
                     return Err(error);
@@ -45,6 +46,11 @@ pub(super) fn persist<'a, T>(
             done => return done,
         }
     }
+}
+
+/// Whether a run ends here as it is: a person ended it, or somebody else has changed the cluster.
+pub(super) fn is_over(error: &EngineError) -> bool {
+    error.class == Class::Interrupted || error.step == state::copy::STALE
 }
 
 /// Connects again to those that do not answer any more. False: all answer, or one did not come back.
@@ -80,6 +86,8 @@ fn are_back(
         let message = format!("connected again after {} s", begun.elapsed().as_secs());
         run.emitter.note(&host, "connect", message);
     }
+    // While a lock had run out somebody else may have worked on the cluster: what this run plans with is then old.
+    state::copy::hold(run, sessions)?;
     Ok(true)
 }
 
@@ -93,7 +101,7 @@ fn answers(session: &mut Session<'_>) -> bool {
 
 /// Connects and locks until it succeeds, at the latest until then.
 fn again(run: &Run<'_>, session: &mut Session<'_>, until: Instant) -> Result<(), EngineError> {
-    let owner = state::owner("upgrade");
+    let owner = state::owner(run.action());
     loop {
         run.context.cancel.check("connect")?;
         // The old ones first: an agent that lives ends with its input, and lets its lock go.

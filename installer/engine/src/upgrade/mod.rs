@@ -296,7 +296,7 @@ impl Upgrade<'_> {
         let switched = run.emitter.phase("switch", || self.turns(sessions, material, &next, &mut record));
         match switched {
             Ok(count) => done += count,
-            Err(error) if error.class == Class::Interrupted => return Err(error),
+            Err(error) if lost::is_over(&error) => return Err(error),
             Err(error) => {
                 return Err(run.emitter.phase("rollback", || {
                     back::after_failure(run, sessions, material, &mut record, &error)
@@ -335,16 +335,9 @@ impl Upgrade<'_> {
                 }
                 record.set_turn(&host, Turn::Begun);
                 record::save(&context.state, record)?;
-                let done = turn::turn(
-                    run,
-                    sessions,
-                    place,
-                    &tasks,
-                    &changes,
-                    material,
-                    &next.installed,
-                    turn::Proof::Neighbours,
-                )?;
+                let proof = turn::Proof::Neighbours;
+                let goal = turn::Goal { tasks: &tasks, changes: &changes, installed: &next.installed, proof };
+                let done = turn::turn(run, sessions, place, material, &goal)?;
                 record.set_turn(&host, Turn::Done);
                 record::save(&context.state, record)?;
                 Ok(done)

@@ -1,21 +1,21 @@
 //! Whole upgrades on fake hosts: the order of things, what a failure leaves, what the next run completes.
 
-use super::{Upgrade, UpgradeOptions, UpgradeOutcome, back, kept, order, record};
+use super::{Upgrade, UpgradeOptions, UpgradeOutcome, back, kept, lost, order, record};
 use crate::actions::install::{InstallOptions, install_with};
-use crate::context::{AssumeYes, CancelFlag, Context};
+use crate::context::{CancelFlag, Context};
 use crate::delivery::Delivery;
 use crate::error::{Class, EngineError};
-use crate::events::Collector;
 use crate::fake::Fleet;
 use crate::phases::connect;
 use crate::phases::plan::Material;
-use crate::run::Run;
+use crate::run::{Run, Session};
 use crate::sample;
-use crate::state::StateDir;
+use crate::state::{self, Installed, StateDir};
+use maxim_model::Secret;
 use maxim_model::manifest::{MANIFEST_FORMAT, Manifest};
 use maxim_model::names::Role;
-use maxim_model::task::Task;
-use maxim_model::topology::{AccessSecrets, Host};
+use maxim_model::task::{Task, TaskKind};
+use maxim_model::topology::Host;
 use maxim_model::upgrade::{Compatibility, Phase, Release, SchemaRange, Turn};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -48,18 +48,11 @@ impl Scene {
         let cancel = CancelFlag::new();
         let fleet = Arc::new(Fleet::new(&topology, cancel.clone()));
         let context = Context {
-            topology,
             topology_text: "name: embedded\n".into(),
             delivery: Delivery::Checkout { bin_dir: bin.clone(), web_root: None },
-            state: StateDir::embedded(&root),
-            access: AccessSecrets::default(),
-            concurrency: 8,
-            force: Vec::new(),
-            events: Arc::new(Collector::default()),
-            ask: Arc::new(AssumeYes),
             cancel,
             program: bin.join("maxim-ctl"),
-            agent_socket: None,
+            ..sample::context(topology, StateDir::embedded(&root))
         };
         let scene = Self { _folder: folder, bin, context, fleet };
         scene.programs("one");
@@ -277,6 +270,48 @@ fn a_host_that_is_lost_in_its_turn_is_connected_to_again() {
     assert!(outcome.applied);
     assert_eq!(scene.phase(), Phase::Switched);
     assert_eq!(scene.fleet.with("b", |state| state.dies_once_at.clone()), None, "it was lost indeed");
+}
+
+/// A cluster whose console keeps the state: somebody else worked on it while the lock of a lost host had run out.
+#[test]
+fn a_run_that_lost_its_lock_to_somebody_who_wrote_since_ends_as_it_is() {
+    let scene = Scene::installed();
+    let topology = sample::three_hosts();
+    let fleet = Arc::new(Fleet::new(&topology, CancelFlag::new()));
+    let state = StateDir::at(scene.bin.join("state"));
+    let context = sample::context(topology, state);
+    let run = Run::with_connector(&context, "rollback", true, Arc::<Fleet>::clone(&fleet)).unwrap();
+    let mut sessions = connect::connect(&run).unwrap();
+    connect::lock_hosts(&run, &mut sessions, "rollback").unwrap();
+    context.state.save_topology("name: acme\n").unwrap();
+    state::copy::publish(&run, &mut sessions).unwrap();
+    let lose = |sessions: &mut [Session<'_>]| {
+        sessions[0].writer = None;
+        Err::<(), _>(EngineError::failed("switch", "the connection was lost"))
+    };
+    // Nobody wrote: it is begun again.
+    let mut works = 0;
+    lost::persist(&run, &mut sessions, &Installed::default(), lost::SHORT, |sessions| {
+        works += 1;
+        if works == 1 { lose(sessions) } else { Ok(()) }
+    })
+    .unwrap();
+    assert_eq!(works, 2);
+    // Somebody did.
+    fleet.with("app1", |host| {
+        let head = host.applied.get_mut("state/generation").unwrap();
+        let TaskKind::File(file) = &mut head.kind else { panic!("{head:?}") };
+        file.content = Secret::new(file.content.expose().replace("\"generation\": 1", "\"generation\": 2"));
+    });
+    let mut works = 0;
+    let error = lost::persist(&run, &mut sessions, &Installed::default(), lost::SHORT, |sessions| {
+        works += 1;
+        lose(sessions)
+    })
+    .unwrap_err();
+    assert_eq!((works, error.step.as_str(), error.exit_code()), (1, state::copy::STALE, 5), "{error:?}");
+    assert!(lost::is_over(&error), "neither forward nor back");
+    connect::release(&mut sessions);
 }
 
 #[test]

@@ -35,6 +35,15 @@ pub(super) enum Proof {
     Itself,
 }
 
+/// What a host shall be after its turn.
+pub(super) struct Goal<'a> {
+    pub tasks: &'a [Task],
+    /// What each of them would change now.
+    pub changes: &'a [Change],
+    pub installed: &'a Installed,
+    pub proof: Proof,
+}
+
 /// What the tasks of a host would change now.
 pub(super) fn look(
     run: &Run<'_>,
@@ -51,17 +60,14 @@ pub(super) fn is_nothing(changes: &[Change]) -> bool {
 }
 
 /// The turn of the host at `place`; how many things were changed.
-#[expect(clippy::too_many_arguments, reason = "one host's part of everything that an upgrade knows")]
 pub(super) fn turn(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
     place: usize,
-    tasks: &[Task],
-    changes: &[Change],
     material: &Material,
-    installed: &Installed,
-    proof: Proof,
+    goal: &Goal<'_>,
 ) -> Result<usize, EngineError> {
+    let &Goal { tasks, changes, installed, proof } = goal;
     let begun = Instant::now();
     let host = sessions[place].host.name.clone();
     let mut done = 0;

@@ -1,8 +1,8 @@
 //! Two control hosts and one cluster: what is taken over, who is refused, what is written.
 
-use super::{ADOPTED, Files, Head, STALE, adopt_with, is_newer, other_pins, publish, publish_uninstalled};
-use crate::context::{AssumeYes, CancelFlag, Context};
-use crate::delivery::Delivery;
+use super::trust::other_pins;
+use super::{ADOPTED, Files, Head, STALE, UNCONFIRMED, adopt_with, is_newer, publish, publish_uninstalled};
+use crate::context::{CancelFlag, Context};
 use crate::error::EngineError;
 use crate::events::Collector;
 use crate::fake::Fleet;
@@ -11,9 +11,22 @@ use crate::run::Run;
 use crate::sample;
 use crate::state::{Installed, StateDir};
 use maxim_model::Secret;
-use maxim_model::topology::AccessSecrets;
+use maxim_model::event::EventKind;
+use maxim_model::topology::load_stored;
 use std::path::Path;
 use std::sync::Arc;
+
+/// As `sample::three_hosts`.
+const TOPOLOGY: &str = "\
+api_version: maxim/v1
+name: acme
+domain: im.acme.example
+ssh: {user: root, password_file: /home/anna/password}
+hosts:
+- {name: app1, address: 10.77.0.11, roles: [im, console]}
+- {name: db1, address: 10.77.0.12, roles: [mariadb]}
+- {name: cache1, address: 10.77.0.13, roles: [redis]}
+";
 
 /// Somebody at a control host, with a fleet that others work on too.
 struct Person {
@@ -23,19 +36,10 @@ struct Person {
 
 impl Person {
     fn new(folder: &Path, name: &str, fleet: &Arc<Fleet>) -> Self {
+        let state = StateDir::at(folder.join(name));
         let context = Context {
-            topology: sample::three_hosts(),
-            topology_text: "name: acme\n".into(),
-            delivery: Delivery::None,
-            state: StateDir::at(folder.join(name)),
-            access: AccessSecrets::default(),
-            concurrency: 8,
-            force: Vec::new(),
-            events: Arc::new(Collector::default()),
-            ask: Arc::new(AssumeYes),
-            cancel: CancelFlag::new(),
-            program: "/nonexistent".into(),
-            agent_socket: None,
+            topology_text: TOPOLOGY.into(),
+            ..sample::context(load_stored(TOPOLOGY, "/").unwrap(), state)
         };
         Self { context, fleet: Arc::clone(fleet) }
     }
@@ -67,6 +71,15 @@ impl Person {
         Ok(())
     }
 
+    fn adopt(&self) -> Result<bool, EngineError> {
+        adopt_with(&self.run("adopt", false), &self.context)
+    }
+
+    fn topology(&mut self, text: String) {
+        self.context.topology = load_stored(&text, "/").unwrap();
+        self.context.topology_text = text;
+    }
+
     fn secret(&self) -> String {
         std::fs::read_to_string(self.context.state.file("secrets.json")).unwrap()
     }
@@ -96,7 +109,7 @@ fn a_second_control_host_takes_the_state_over_and_the_first_is_told() {
     let error = ben.install("made by ben").unwrap_err();
     assert_eq!(error.step, ADOPTED, "{error}");
     assert_eq!((ben.secret(), ben.generation()), ("one".into(), 1));
-    ben.context.topology_text = "name: acme # ben\n".into();
+    ben.context.topology_text = format!("{TOPOLOGY}# by ben\n");
     ben.install("two").unwrap();
     assert_eq!(ben.generation(), 2);
 
@@ -106,7 +119,7 @@ fn a_second_control_host_takes_the_state_over_and_the_first_is_told() {
     assert!(error.cause.contains("generation 2") && error.hint.contains("maxim.ctl plan"), "{error:?}");
     assert_eq!((anna.secret(), anna.generation()), ("two".into(), 2));
     let replaced = std::fs::read_to_string(anna.context.state.file("topology.yaml.replaced")).unwrap();
-    assert_eq!(replaced, "name: acme\n");
+    assert_eq!(replaced, TOPOLOGY);
     anna.install("two").unwrap();
     assert_eq!(anna.generation(), 3, "her own topology, knowingly");
 }
@@ -115,7 +128,7 @@ fn a_second_control_host_takes_the_state_over_and_the_first_is_told() {
 fn who_only_looks_goes_on_with_what_was_fetched() {
     let (_folder, _fleet, anna, ben) = scene();
     anna.install("one").unwrap();
-    assert!(adopt_with(&ben.run("adopt", false)).unwrap());
+    assert!(ben.adopt().unwrap());
     anna.install("two").unwrap();
     ben.look("status").unwrap();
     assert_eq!(ben.secret(), "two");
@@ -123,6 +136,72 @@ fn who_only_looks_goes_on_with_what_was_fetched() {
     assert_eq!(ben.look("plan").unwrap_err().step, ADOPTED);
     ben.look("plan").unwrap();
     assert_eq!(ben.secret(), "three");
+}
+
+#[test]
+fn addresses_files_and_authority_of_a_copy_are_taken_over_by_a_person_only() {
+    let (_folder, fleet, mut anna, mut ben) = scene();
+    anna.install("one").unwrap();
+    assert!(ben.adopt().unwrap());
+    // Whoever writes the copy has root's password of the database host sent to another machine.
+    let other = TOPOLOGY.replace("10.77.0.12", "10.66.6.6").replace("/home/anna/password", "/home/ben/key");
+    anna.topology(other.clone());
+    anna.install("of another").unwrap();
+    let before = fleet.mutations();
+
+    // Looking goes on with what is here, and says so once.
+    let heard = Arc::new(Collector::default());
+    ben.context.events = heard.clone();
+    ben.look("status").unwrap();
+    let events = heard.events();
+    let said = events.iter().filter(|event| matches!(event.kind, EventKind::Warning { .. })).count();
+    assert_eq!(said, 1, "{events:?}");
+    let here =
+        |ben: &Person| (ben.secret(), ben.generation(), ben.context.state.topology().unwrap().unwrap());
+    let first = ("one".to_owned(), 1, TOPOLOGY.to_owned());
+    assert_eq!(here(&ben), first);
+    // Changing is refused, and says what differs.
+    for (action, writes) in [("install", true), ("stop", true), ("user add", false)] {
+        let run = ben.run(action, writes);
+        let Err(error) = connect::connect(&run) else { panic!("{action} went on") };
+        assert_eq!((error.step.as_str(), error.exit_code()), (UNCONFIRMED, 5), "{action}: {error:?}");
+        for part in [r#"hosts.db1.address is "10.66.6.6", here "10.77.0.12""#, "hosts.app1.ssh.password_file"]
+        {
+            assert!(error.cause.contains(part), "{part}: {error:?}");
+        }
+        assert!(error.hint.contains("--accept-state"), "{error:?}");
+    }
+    assert_eq!((here(&ben), fleet.mutations()), (first, before));
+    assert!(!ben.context.state.file("topology.yaml.replaced").exists());
+
+    // A person takes it over, and the command begins anew with it.
+    ben.context.accept_state = true;
+    assert_eq!(ben.look("status").unwrap_err().step, ADOPTED);
+    assert_eq!(here(&ben), ("of another".into(), 2, other.clone()));
+    ben.context.accept_state = false;
+    ben.topology(other);
+    ben.look("status").unwrap();
+
+    // The authority.
+    crate::files::write_whole(&ben.context.state.file("ca.pem"), b"one", 0o644).unwrap();
+    ben.install("with an authority").unwrap();
+    assert_eq!(anna.look("plan").unwrap_err().step, ADOPTED, "the first one is taken over");
+    crate::files::write_whole(&ben.context.state.file("ca.pem"), b"two", 0o644).unwrap();
+    ben.install("with another").unwrap();
+    let error = anna.install("").unwrap_err();
+    assert!(error.step == UNCONFIRMED && error.cause.contains("ca.pem"), "{error:?}");
+}
+
+#[test]
+fn who_has_nothing_but_a_topology_takes_over_no_other_one() {
+    let (_folder, _fleet, anna, mut ben) = scene();
+    anna.install("one").unwrap();
+    ben.topology(TOPOLOGY.replace("password_file: /home/anna/password", "key: /home/ben/key"));
+    assert_eq!(ben.adopt().unwrap_err().step, UNCONFIRMED);
+    assert!(!ben.context.state.file("secrets.json").exists());
+    ben.context.accept_state = true;
+    assert!(ben.adopt().unwrap());
+    assert_eq!(ben.secret(), "one");
 }
 
 #[test]
@@ -147,7 +226,7 @@ fn an_uninstall_leaves_secrets_for_the_data_and_nothing_installed() {
     publish_uninstalled(&run, &mut sessions).unwrap();
     connect::release(&mut sessions);
     anna.context.state.forget_installed().unwrap();
-    assert!(!adopt_with(&ben.run("adopt", false)).unwrap());
+    assert!(!ben.adopt().unwrap());
     assert_eq!((ben.secret(), ben.context.state.installed().unwrap()), ("one".into(), None));
     anna.look("plan").unwrap();
     assert_eq!(anna.context.state.installed().unwrap(), None);
