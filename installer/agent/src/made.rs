@@ -62,6 +62,12 @@ impl Made {
         made
     }
 
+    /// What was noted of it, as `kind name=value`.
+    pub fn value(&self, kind: &str, name: &str) -> Result<Option<String>> {
+        let start = format!("{kind} {name}=");
+        Ok(self.entries()?.iter().find_map(|entry| entry.strip_prefix(&start).map(str::to_owned)))
+    }
+
     /// It is gone, or somebody else's now.
     pub fn forget(&self, kind: &str, name: &str) -> Result<()> {
         let mut entries = self.entries()?;
@@ -98,6 +104,10 @@ mod tests {
         made.forget("user", "maxim").unwrap();
         made.forget("group", "maxim").unwrap();
         assert!(!made.holds("user", "maxim").unwrap());
+        made.note("kept-group", "maxim=990").unwrap();
+        assert_eq!(made.value("kept-group", "maxim").unwrap().as_deref(), Some("990"));
+        assert_eq!(made.value("kept-group", "max").unwrap(), None);
+        made.forget("kept-group", "maxim=990").unwrap();
         made.forget("file", "/root/.ssh/authorized_keys").unwrap();
         assert!(!path.exists());
         let none = Made::at("").unwrap();

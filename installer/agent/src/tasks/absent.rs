@@ -67,6 +67,9 @@ pub fn check(context: &Context<'_>, task: &AbsentTask) -> Result<Change> {
             }
         }
         AbsentTask::User(user) => match ours_of(user)? {
+            (false, false) if owed_group(&Made::at(&user.made)?, &user.name)?.is_some() => {
+                Change::Create { summary: format!("make the group {} again", user.name), diff: String::new() }
+            }
             (false, false) => Change::None,
             (true, _) => remove(format!("the user {} and its group", user.name)),
             (false, true) => remove(format!("the group {}", user.name)),
@@ -158,6 +161,16 @@ fn ours_of(task: &AbsentUser) -> Result<(bool, bool)> {
     Ok((user, group))
 }
 
+/// A group that was there before us, and that `userdel` may take along with its user: noted with its number while that
+/// is going on.
+const KEPT: &str = "kept-group";
+
+/// The number of a group that was there before us and went with the user, in a run that was killed.
+fn owed_group(made: &Made, name: &str) -> Result<Option<String>> {
+    let there = matches!(Group::from_name(name), Ok(Some(_)));
+    Ok(made.value(KEPT, name)?.filter(|_| !there))
+}
+
 fn remove_user(context: &Context<'_>, task: &AbsentUser) -> Result<Outcome> {
     let name = task.name.as_str();
     super::user::check_name(name)?;
@@ -178,12 +191,16 @@ fn remove_user(context: &Context<'_>, task: &AbsentUser) -> Result<Outcome> {
         if let Some(none) = none.filter(|_| kept.is_some()) {
             Invocation::new("usermod", &["--gid", none, name])?.check(context.deadline.left())?;
         }
-        Invocation::new("userdel", &[name])?.check(context.deadline.left())?;
-        if let Some(kept) = kept.filter(|_| matches!(Group::from_name(name), Ok(None))) {
-            let number = kept.gid.to_string();
-            Invocation::new("groupadd", &["--system", "--gid", &number, name])?
-                .check(context.deadline.left())?;
+        if let Some(kept) = kept {
+            made.note(KEPT, &format!("{name}={}", kept.gid))?;
         }
+        Invocation::new("userdel", &[name])?.check(context.deadline.left())?;
+    }
+    if let Some(number) = owed_group(&made, name)? {
+        Invocation::new("groupadd", &["--system", "--gid", &number, name])?.check(context.deadline.left())?;
+    }
+    if let Some(number) = made.value(KEPT, name)? {
+        made.forget(KEPT, &format!("{name}={number}"))?;
     }
     made.forget("user", name)?;
     // Often gone with its user.

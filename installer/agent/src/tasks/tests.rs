@@ -219,6 +219,15 @@ fn only_what_is_ours_can_be_removed() {
     assert!(place.check(&root).unwrap().is_change());
     let failure = place.apply(&root).unwrap_err();
     assert!(matches!(failure, Failure::Refused { .. }), "{failure}");
+    // Killed when the user was gone with a group that was there before: the next run makes that again.
+    fs::write(place.text("made"), "kept-group root=0\nkept-group maxim-gone=990\n").unwrap();
+    assert_eq!(place.check(&root).unwrap(), Change::None, "it is there still");
+    let gone = AbsentUser { name: "maxim-gone".into(), made: place.text("made") };
+    let owed = place.check(&absent(AbsentTask::User(gone))).unwrap();
+    assert!(
+        matches!(&owed, Change::Create { summary, .. } if summary.contains("maxim-gone again")),
+        "{owed:?}"
+    );
 }
 
 /// A service of a supervisor that does not run: what is owed can be looked at without starting anything.
