@@ -291,6 +291,12 @@ fn a_broken_bundle_changes_no_host() {
         println!("bit {bit:#x} of byte {at}, in {name}");
         // A broken signature is told as that of the manifest.
         changes_no_host(&cluster, &path, &key, &[name.trim_end_matches(".minisig")]);
+        if at == program {
+            // A check needs it too: that is the bundle's fault and not the host's.
+            let flags = ["--bundle", path.to_str().unwrap(), "--trust-key", key.to_str().unwrap()];
+            let check = [&["check", "-f", &cluster.file], &flags[..]].concat();
+            cluster.person.run(&check).exits(5).says(&["maxim.ctl"]);
+        }
         file.write_all_at(&byte, at).unwrap();
     }
     // Cut off in the middle of a member.

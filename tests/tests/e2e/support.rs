@@ -72,6 +72,11 @@ fn what_is_planted_everywhere_is_not_in_it_and_what_helps_is() {
     }
     secrets.plant("the first account's password", &first_account(&deployment.result).1);
 
+    // The file that `console passwd` leaves on a cluster over SSH; an embedded deployment keeps its state in the same way.
+    let console = "plain-console-orbit-2968";
+    fs::write(cluster.join("console-password"), format!("{console}\n")).unwrap();
+    secrets.plant("the console's password", console);
+
     // Where a secret could get to by a defect, or by somebody's hand: logs, configuration, journal, drift.
     let one =
         made.as_object().unwrap().values().find_map(|value| value.as_str().filter(|text| text.len() >= 40));
@@ -82,6 +87,7 @@ fn what_is_planted_everywhere_is_not_in_it_and_what_helps_is() {
     for name in ["maxim-im.log", "supervisor.log"] {
         let log = deployment.root.join("log").join(name);
         append(&log, &format!("planted line: it said {one} and password={by_hand}"));
+        append(&log, &format!("planted line: somebody signed in with {console}"));
         append(&log, &format!("https://admin:{by_hand}@localhost/ refused\n{key}"));
     }
     append(&deployment.root.join("etc/im.yaml"), &format!("# planted line: {one}\n# token: {by_hand}"));
