@@ -76,6 +76,35 @@ pub fn work_on_one_state(cluster: &Cluster, keeper: &str) {
     // The second one only looks: what is newer is fetched without a word of refusal.
     person.run(&["status", "-f", &file]).ok();
     assert_eq!(read(&state(&person, "topology.yaml")), read(Path::new(&cluster.file)));
+    other_files_are_taken_over_by_a_person_only(cluster, &person, &file, &generation);
+}
+
+/// The second one's key has another place. What a host keeps does not make the first one's machine use that file: looking
+/// goes on with what is here, changing is refused, until a person says otherwise.
+fn other_files_are_taken_over_by_a_person_only(
+    cluster: &Cluster,
+    person: &Person,
+    file: &str,
+    generation: &dyn Fn() -> u64,
+) {
+    let moved = person.home().join("moved-key");
+    fs::copy(cluster.testbed.key(), &moved).unwrap();
+    let (old, new) = (cluster.testbed.key().display().to_string(), moved.display().to_string());
+    fs::write(file, read(Path::new(file)).replace(&old, &new)).unwrap();
+    assert_eq!(install(person, file).ok().changes(), 0);
+    let here = || ["topology.yaml", "generation.json"].map(|name| read(&state(&cluster.person, name)));
+    let (before, written) = (here(), generation());
+    let told = cluster.run(&["status"]).ok().says(&["hosts.app1.ssh.key", "--accept-state"]);
+    let warnings = told.events().iter().filter(|event| event["event"] == "warning").count();
+    assert_eq!(warnings, 1, "{}", told.stdout);
+    let refused = cluster.install().exits(5).says(&["state.unconfirmed", &new, &old, "--accept-state"]);
+    assert!(!refused.stdout.contains("task_started"), "{}", refused.stdout);
+    assert_eq!((here(), generation()), (before, written), "nothing is taken over, nothing written");
+    cluster.run(&["status", "--accept-state"]).ok();
+    assert_eq!(here(), ["topology.yaml", "generation.json"].map(|name| read(&state(person, name))));
+    // Knowing it, the first one works on with the own file.
+    assert_eq!(cluster.install().ok().changes(), 0);
+    assert!(generation() > written);
 }
 
 /// Signs in to the console with a password: the status code of the answer to the form, by a client that knows the cluster's

@@ -88,7 +88,10 @@ fn planted(secrets: &mut Secrets) -> Cluster {
          password_file: ssh-password}}"
     );
     let text = text.replace("user: root", &by_key).replace("roles: [mariadb]", &by_password);
-    fs::write(&cluster.file, text + "tls: {mode: files, cert: own.crt, key: own.key}\n").unwrap();
+    // A schedule that is not due in our time: what it needs is handed to the repository's host all the same.
+    let more = "tls: {mode: files, cert: own.crt, key: own.key}\n\
+                backup: {schedule: '0 3 1 1 *', repository: {type: local, path: /var/backups/maxim}}\n";
+    fs::write(&cluster.file, text + more).unwrap();
     private(&cluster, "sudo-password", &format!("{SUDO_PASSWORD}\n"));
     private(&cluster, "ssh-password", &format!("{SUDO_PASSWORD}\n"));
     let folder = cluster.person.home();
@@ -119,7 +122,8 @@ fn made(cluster: &Cluster, secrets: &mut Secrets) {
 }
 
 /// Where a secret may stand in the home of the person: its own file, and the tasks that lead back after an upgrade.
-const OWN_FILES: [&str; 11] = [
+const OWN_FILES: [&str; 12] = [
+    "recovery-kit.txt",
     "tasks/applied.json",
     "tasks/previous.json",
     "tasks/next.json",
@@ -211,18 +215,7 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
     for host in cluster.testbed.hosts() {
         places.extend(places_of(host));
     }
-    // The console's host keeps the state, for root alone; the authority's key is nowhere else on a host.
-    let key =
-        fs::read_to_string(cluster.person.home().join(".local/share/maxim/clusters/acme/ca.key")).unwrap();
-    let line = key.lines().nth(1).unwrap();
-    for (host, wanted) in [("app1", "/var/lib/maxim/cluster/state.json\n"), ("db1", "")] {
-        let find = format!("grep -rlsF -- '{line}' /etc /opt/maxim/etc /var /root /home /run /tmp || true");
-        let host = cluster.testbed.host(host);
-        assert_eq!(host.sh(&find).unwrap(), wanted);
-        if !wanted.is_empty() {
-            assert_eq!(host.sh(&format!("stat -c '%a %U:%G' {wanted}")).unwrap(), "600 root:root\n");
-        }
-    }
+    kept_on_hosts(&cluster);
     places.extend(crate::support::opened(&cluster.person, "support.tar.zst", &["app1", "db1"]));
     // A host that is dead is named, and the rest is there.
     cluster.testbed.host("db1").power_off_hard().unwrap();
@@ -246,6 +239,42 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
     places.extend(others);
     let found: Vec<_> = places.iter().flat_map(|(place, text)| secrets.found_in(place, text)).collect();
     assert!(found.is_empty(), "{found:#?}");
+}
+
+/// The console's host keeps the state, and, as the one that makes backups by the schedule, what it needs for that: both for
+/// root alone, and on no other host (`docs/operator/security.md` names these places).
+fn kept_on_hosts(cluster: &Cluster) {
+    let (state, handed) =
+        ("/var/lib/maxim/cluster/state.json", "/var/lib/maxim/backup/state/maxim/clusters/acme");
+    let own = cluster.person.home().join(".local/share/maxim/clusters/acme");
+    let key = fs::read_to_string(own.join("ca.key")).unwrap();
+    let made: Value = serde_json::from_str(&fs::read_to_string(own.join("secrets.json")).unwrap()).unwrap();
+    let secret = |name: &str| made[name].as_str().unwrap_or_else(|| panic!("{name} is made")).to_owned();
+    let (app, db) = (cluster.testbed.host("app1"), cluster.testbed.host("db1"));
+    // Those of the database have their places in the configuration of the hosts that use them.
+    for (line, file) in [
+        (key.lines().nth(1).unwrap().to_owned(), "ca.key"),
+        (secret("backup_repository_password"), "secrets.json"),
+        (secret("backup_ssh_key").lines().nth(3).unwrap().to_owned(), "id_ed25519"),
+    ] {
+        let find = format!("grep -rlsF -- '{line}' /etc /opt/maxim/etc /var /root /home /run /tmp | sort");
+        let mut wanted = vec![format!("{handed}/{file}"), state.to_owned()];
+        // JSON writes the lines of a key in one.
+        wanted.sort();
+        let found = app.sh(&find).unwrap();
+        assert_eq!(found.lines().collect::<Vec<_>>(), wanted, "{file}");
+        assert_eq!(db.sh(&find).unwrap(), "", "{file}");
+    }
+    // The part `state` of a set, which goes into the repository as it is.
+    let packed =
+        format!("base64 -d {handed}/handed-over.tar | grep -acF -- '{}'", key.lines().nth(1).unwrap());
+    assert_ne!(app.sh(&packed).unwrap().trim(), "0");
+    let modes = "find /var/lib/maxim/backup/state /var/lib/maxim/cluster -printf '%y %m %u:%g\\n' | sort -u";
+    assert_eq!(app.sh(modes).unwrap(), "d 700 root:root\nf 600 root:root\n");
+    assert_eq!(
+        db.sh("ls -d /var/lib/maxim/cluster /var/lib/maxim/backup/state 2>/dev/null || true").unwrap(),
+        ""
+    );
 }
 
 fn watched(seen: &Seen) -> (String, String) {

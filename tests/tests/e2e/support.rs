@@ -72,10 +72,9 @@ fn what_is_planted_everywhere_is_not_in_it_and_what_helps_is() {
     }
     secrets.plant("the first account's password", &first_account(&deployment.result).1);
 
-    // The file that `console passwd` leaves on a cluster over SSH; an embedded deployment keeps its state in the same way.
-    let console = "plain-console-orbit-2968";
-    fs::write(cluster.join("console-password"), format!("{console}\n")).unwrap();
-    secrets.plant("the console's password", console);
+    let changed = person.run(&deployment.with_root(&["console", "passwd", "--output", "json"])).ok().result();
+    let console = fs::read_to_string(changed["path"].as_str().unwrap()).unwrap().trim().to_owned();
+    secrets.plant("the console's password", &console);
 
     // Where a secret could get to by a defect, or by somebody's hand: logs, configuration, journal, drift.
     let one =
