@@ -1,7 +1,9 @@
 //! Two control hosts and one cluster: what is taken over, who is refused, what is written.
 
 use super::trust::other_pins;
-use super::{ADOPTED, Files, Head, STALE, UNCONFIRMED, adopt_with, is_newer, publish, publish_uninstalled};
+use super::{
+    ADOPTED, Files, Head, STALE, UNCONFIRMED, adopt_with, is_newer, publish, publish_by, publish_uninstalled,
+};
 use crate::context::{CancelFlag, Context};
 use crate::error::EngineError;
 use crate::events::Collector;
@@ -202,6 +204,26 @@ fn who_has_nothing_but_a_topology_takes_over_no_other_one() {
     ben.context.accept_state = true;
     assert!(ben.adopt().unwrap());
     assert_eq!(ben.secret(), "one");
+}
+
+/// A replacement of a host: restored, and then complete.
+#[test]
+fn what_changes_between_the_parts_of_an_action_is_known_elsewhere_at_once() {
+    let (_folder, _fleet, anna, ben) = scene();
+    anna.install("one").unwrap();
+    assert!(ben.adopt().unwrap());
+    let [hers, his] = [&anna, &ben].map(|person| person.context.state.file("host-replace.json"));
+    crate::files::write_whole(&hers, b"{}", 0o600).unwrap();
+    publish_by(&anna.run("host-replace", true)).unwrap();
+    ben.look("status").unwrap();
+    assert!(his.exists() && anna.generation() == 2);
+    std::fs::remove_file(&hers).unwrap();
+    publish_by(&anna.run("host-replace", true)).unwrap();
+    ben.look("status").unwrap();
+    assert!(!his.exists() && anna.generation() == 3);
+    // Somebody at work is not disturbed.
+    let _held = anna.context.state.lock("another").unwrap();
+    assert_eq!(publish_by(&anna.run("host-replace", true)).unwrap_err().exit_code(), 5);
 }
 
 #[test]
