@@ -90,7 +90,7 @@ fn other_files_are_taken_over_by_a_person_only(
     let moved = person.home().join("moved-key");
     fs::copy(cluster.testbed.key(), &moved).unwrap();
     let (old, new) = (cluster.testbed.key().display().to_string(), moved.display().to_string());
-    fs::write(file, read(Path::new(file)).replace(&old, &new)).unwrap();
+    fs::write(file, read(Path::new(&cluster.file)).replace(&old, &new)).unwrap();
     assert_eq!(install(person, file).ok().changes(), 0);
     let here = || ["topology.yaml", "generation.json"].map(|name| read(&state(&cluster.person, name)));
     let (before, written) = (here(), generation());

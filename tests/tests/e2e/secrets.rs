@@ -269,7 +269,9 @@ fn kept_on_hosts(cluster: &Cluster) {
     let packed =
         format!("base64 -d {handed}/handed-over.tar | grep -acF -- '{}'", key.lines().nth(1).unwrap());
     assert_ne!(app.sh(&packed).unwrap().trim(), "0");
-    let modes = "find /var/lib/maxim/backup/state /var/lib/maxim/cluster -printf '%y %m %u:%g\\n' | sort -u";
+    // Nobody else gets below the two folders.
+    let modes = "find /var/lib/maxim/backup/state /var/lib/maxim/cluster \\( -type f -o -name state -o -name cluster \\) \
+                 -printf '%y %m %u:%g\\n' | sort -u";
     assert_eq!(app.sh(modes).unwrap(), "d 700 root:root\nf 600 root:root\n");
     assert_eq!(
         db.sh("ls -d /var/lib/maxim/cluster /var/lib/maxim/backup/state 2>/dev/null || true").unwrap(),
