@@ -7,6 +7,7 @@ use crate::remote::{Agent, Connected, Stream};
 use crate::run::Connector;
 use crate::sample;
 use maxim_model::Secret;
+use maxim_model::backup::wire::{BackupRequest, ResticCommand};
 use maxim_model::facts::UnitFact;
 use maxim_model::task::{Change, Task, TaskKind};
 use maxim_model::topology::{Host, Topology};
@@ -304,6 +305,9 @@ impl FakeAgent {
                     return say(&Reply::Error(AgentError { step: "canary".into(), cause, hint }));
                 }
                 say(&Reply::Canary { round_trip_ms: 5 });
+            }
+            Request::Backup(BackupRequest::Restic { command: ResticCommand::Init, .. }) => {
+                self.order.lock().unwrap().push(format!("{} restic init", self.host.name));
             }
             _ => {}
         }

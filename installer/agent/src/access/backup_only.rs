@@ -89,7 +89,7 @@ fn is_database(source: &Source) -> bool {
 mod tests {
     use super::Folders;
     use maxim_model::Secret;
-    use maxim_model::backup::wire::{BackupRequest, DrillRequest, Source};
+    use maxim_model::backup::wire::{BackupRequest, DrillRequest, DrillStore, Source};
     use maxim_model::names::Stage;
     use maxim_model::task::{AbsentTask, Task, TaskKind};
     use maxim_model::wire::Request;
@@ -110,7 +110,7 @@ mod tests {
         Request::Backup(BackupRequest::Drill(DrillRequest {
             program: program.into(),
             folder: folder.into(),
-            store: String::new(),
+            store: DrillStore::Sqlite { path: String::new() },
             domain: "a".into(),
             certificate: String::new(),
             key: Secret::default(),

@@ -11,6 +11,7 @@ use crate::files::{Ownership, absolute, read_text, write_atomic};
 use maxim_model::backup::wire::{BackupReply, CanaryMail, DrillRequest};
 use maxim_model::wire::Reply;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Starts, reads the message, ends.
@@ -41,17 +42,7 @@ pub fn drill(request: &DrillRequest) -> Result<Reply> {
     let certificate = file("drill.pem", &request.certificate, 0o644)?;
     let key = file("drill.key", request.key.expose(), 0o600)?;
     let ports = folder.join("ports.json");
-    let quote = |text: &str| serde_json::Value::from(text).to_string();
-    let config = format!(
-        "domain: {}\nnode: drill\nlisten:\n  xmpp: [\"127.0.0.1:0\"]\n  metrics: \"127.0.0.1:0\"\n  admin_socket: {}\n\
-         tls: {{certificate: {}, key: {}}}\nstore:\n{}\nports_file: {}\n",
-        quote(&request.domain),
-        quote(&folder.join("admin.sock").display().to_string()),
-        quote(&certificate),
-        quote(&key),
-        request.store,
-        quote(&ports.display().to_string()),
-    );
+    let config = config(request, &folder, &certificate, &key, &ports)?;
     let config = file("drill.yaml", &config, 0o600)?;
     let began = Instant::now();
     let mut core = child::start_as(
@@ -100,6 +91,32 @@ pub fn drill(request: &DrillRequest) -> Result<Reply> {
     Ok(Reply::Backup(BackupReply::Drilled { ready_ms, read_ms: began.elapsed().as_millis() as u64 }))
 }
 
+/// The configuration. JSON is YAML, and whatever the request's texts hold stays within them: listeners and files are
+/// those that are named here.
+fn config(
+    request: &DrillRequest,
+    folder: &Path,
+    certificate: &str,
+    key: &str,
+    ports: &Path,
+) -> Result<String> {
+    let config = serde_json::json!({
+        "domain": request.domain,
+        "node": "drill",
+        "listen": {
+            "xmpp": ["127.0.0.1:0"],
+            "metrics": "127.0.0.1:0",
+            "admin_socket": folder.join("admin.sock"),
+        },
+        "tls": {"certificate": certificate, "key": key},
+        "store": request.store,
+        "ports_file": ports,
+    });
+    serde_json::to_string_pretty(&config)
+        .map(|text| text + "\n")
+        .map_err(|error| Failure::Invalid(format!("the configuration of the drill: {error}")))
+}
+
 /// Addresses of XMPP and metrics in the ports file.
 fn listening(text: &str) -> Option<(String, String)> {
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
@@ -108,6 +125,53 @@ fn listening(text: &str) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use super::config;
+    use maxim_model::Secret;
+    use maxim_model::backup::wire::{DrillRequest, DrillServer, DrillStore};
+    use std::path::Path;
+
+    #[test]
+    fn nothing_but_the_store_can_be_said_about_an_im_core_of_a_drill() {
+        let more = "db\nlisten: {xmpp: [\"0.0.0.0:5222\"]}\nports_file: /etc/shadow";
+        let request = DrillRequest {
+            program: "/opt/maxim/bin/im/maxim-im".into(),
+            folder: "/var/lib/maxim/drill".into(),
+            store: DrillStore::Mariadb(DrillServer {
+                host: Some("10.0.0.1".into()),
+                port: 3306,
+                database: more.into(),
+                user: "maxim".into(),
+                password_file: "/etc/maxim/im/database-password".into(),
+                connections: 4,
+                ..DrillServer::default()
+            }),
+            domain: more.into(),
+            certificate: String::new(),
+            key: Secret::default(),
+            owner: String::new(),
+            receiver: String::new(),
+            password: Secret::default(),
+            body: String::new(),
+            deadline_seconds: 1,
+        };
+        let folder = Path::new("/var/lib/maxim/drill");
+        let text = config(&request, folder, "/c", "/k", &folder.join("ports.json")).unwrap();
+        let read: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+        assert_eq!(read["domain"], more);
+        assert_eq!(read["listen"]["xmpp"], serde_json::json!(["127.0.0.1:0"]));
+        assert_eq!(read["ports_file"], "/var/lib/maxim/drill/ports.json");
+        assert_eq!(read["store"]["mariadb"]["database"], more);
+        assert!(read["store"]["mariadb"].get("socket").is_none(), "either socket or host");
+        // And what a request brings beside a store is no request.
+        for store in [
+            r#"{"sqlite":{"path":"/a","key":"/etc/shadow"}}"#,
+            r#"{"sqlite":{"path":"/a"},"mariadb":{}}"#,
+            r#""  sqlite: {path: /a}""#,
+        ] {
+            assert!(serde_json::from_str::<DrillStore>(store).is_err(), "{store}");
+        }
+    }
+
     #[test]
     fn ports_are_read_when_both_are_there() {
         let both = "{\"xmpp\":[\"127.0.0.1:4\"],\"metrics\":\"127.0.0.1:5\"}";

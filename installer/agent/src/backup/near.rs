@@ -12,11 +12,18 @@ use crate::link::raw::{Channel, Frame};
 use maxim_model::backup::RepositoryAccess;
 use maxim_model::backup::wire::{BackupReply, FRAME};
 use maxim_model::wire::Reply;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ring::digest::{Context, SHA256};
 use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ChildStdout;
 use std::time::{Duration, Instant};
 
+/// A repository that gives nothing for so long has died; the engine waits as long for a stream that goes through it.
+const SILENCE: Duration = Duration::from_mins(5);
+/// How often it is asked meanwhile whether the engine is still there.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often the engine hears how far it is.
 const TELL: Duration = Duration::from_millis(200);
 
@@ -155,6 +162,7 @@ impl Channel for Inlet<'_> {
         buffer.resize(FRAME, 0);
         let mut filled = 0;
         while filled < FRAME {
+            comes(output.as_fd(), SILENCE, LOOK, &|| self.engine.is_gone())?;
             match output.read(&mut buffer[filled..]) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
@@ -173,6 +181,34 @@ impl Channel for Inlet<'_> {
 
     fn is_gone(&self) -> bool {
         self.engine.is_gone()
+    }
+}
+
+/// Waits until something can be read, or the end of it; fails after `silence`, and when whoever asked is gone.
+fn comes(
+    output: BorrowedFd<'_>,
+    silence: Duration,
+    look: Duration,
+    is_gone: &dyn Fn() -> bool,
+) -> Result<()> {
+    let until = Instant::now() + silence;
+    loop {
+        let left = until.saturating_duration_since(Instant::now()).min(look);
+        let patience = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut [PollFd::new(output, PollFlags::POLLIN)], patience) {
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(Failure::Invalid(format!("waiting for restic: {error}"))),
+        }
+        if is_gone() {
+            return Err(Failure::Wire("the engine has gone".into()));
+        }
+        if Instant::now() >= until {
+            return Err(Failure::refused(
+                format!("the repository gave nothing for {} s", silence.as_secs()),
+                "see whether the place of the repository answers, then run the command again",
+            ));
+        }
     }
 }
 
@@ -198,4 +234,28 @@ pub fn load(
         *sha256 = inlet.passed.sha256();
     }
     Ok(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::comes;
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+    use std::time::Duration;
+
+    #[test]
+    fn a_repository_that_gives_nothing_is_not_waited_for_without_end() {
+        let (near, mut far) = std::io::pipe().unwrap();
+        let short = Duration::from_millis(5);
+        let silent = comes(near.as_fd(), short, short, &|| false).unwrap_err();
+        assert!(silent.to_string().contains("gave nothing"), "{silent}");
+        let gone = comes(near.as_fd(), Duration::from_hours(1), short, &|| true).unwrap_err();
+        assert!(gone.to_string().contains("gone"), "{gone}");
+        far.write_all(b"x").unwrap();
+        comes(near.as_fd(), Duration::ZERO, short, &|| true).unwrap();
+        // Its end can be read too.
+        let (near, far) = std::io::pipe().unwrap();
+        drop(far);
+        comes(near.as_fd(), Duration::ZERO, short, &|| true).unwrap();
+    }
 }

@@ -399,6 +399,8 @@ fn init(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>> {
     let (status, said) = restic.run(channel, &["cat", "config", "--no-lock"], OPEN)?;
     match status.code() {
         Some(0) => {
+            // A run that was killed may have left its lock, which keeps every tool from checking the repository.
+            unlock(channel, restic)?;
             let id = said.iter().find_map(|value| value["id"].as_str()).unwrap_or_default();
             Ok(vec![serde_json::json!({"message_type": "opened", "id": id})])
         }

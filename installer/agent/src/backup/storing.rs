@@ -58,7 +58,11 @@ impl<'r> Storing<'r> {
         let mut running = restic.start(&command)?;
         let output = running.stdout()?;
         let reader = std::thread::spawn(move || said(output));
-        let Some(socket) = accept(&listener, &mut running, channel)? else {
+        let accepted = accept(&listener, &mut running, channel).inspect_err(|_| {
+            // Asked to end, it takes its lock away; that it did not begin is known already.
+            let _ = running.wait(Duration::ZERO, || false);
+        });
+        let Some(socket) = accepted? else {
             finish(restic, running, Duration::from_secs(30), channel)?;
             return Err(Failure::Invalid("restic ended before it took anything".into()));
         };

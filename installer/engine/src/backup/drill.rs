@@ -21,10 +21,11 @@ use crate::run::{Run, Session};
 use crate::state::{self, Installed};
 use maxim_model::backup::manifest::PROVEN_TAG;
 use maxim_model::backup::record::Drilled;
-use maxim_model::backup::wire::{BackupReply, BackupRequest, DrillRequest, Source};
+use maxim_model::backup::wire::{BackupReply, BackupRequest, DrillRequest, DrillServer, DrillStore, Source};
 use maxim_model::backup::{PartKind, SetManifest};
 use maxim_model::names::Role;
 use maxim_model::task::{AbsentTask, TaskKind};
+use maxim_model::topology::Topology;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
@@ -148,7 +149,7 @@ fn drill_on(
                 let request = DrillRequest {
                     program: program(run, installed)?,
                     folder: folder.clone(),
-                    store: store(run, &origin, &folder),
+                    store: store(topology, &origin, &folder),
                     domain: topology.domain.clone(),
                     certificate: String::new(),
                     key: maxim_model::Secret::default(),
@@ -217,32 +218,28 @@ fn program(run: &Run<'_>, installed: &Installed) -> Result<String, EngineError> 
         .ok_or_else(|| EngineError::failed("drill", "which IM core is installed is not known"))
 }
 
-/// `store` of the IM core's configuration, indented.
-fn store(run: &Run<'_>, origin: &Origin, folder: &str) -> String {
-    let topology = &run.context.topology;
-    let quote = |text: &str| serde_json::Value::from(text).to_string();
+/// Where the IM core of the drill finds what was restored.
+fn store(topology: &Topology, origin: &Origin, folder: &str) -> DrillStore {
     let local = topology.with_role(Role::Im).next().is_some_and(|im| im.name == origin.host);
-    let server = |engine: &str, socket: &str, port: u16, database: &str| {
-        let address = topology.host(&origin.host).map(|host| host.address.clone()).unwrap_or_default();
-        let configuration = &topology.paths.configuration;
-        let reach = if local {
-            format!("    socket: {}\n", quote(socket))
-        } else {
-            format!("    host: {}\n    ca_file: {configuration}/im/ca.crt\n", quote(&address))
-        };
-        format!(
-            "  {engine}:\n{reach}    port: {port}\n    database: {}\n    user: maxim\n    password_file: {configuration}/im/database-password\n    connections: 4",
-            quote(&format!("{database}_restore"))
-        )
+    let configuration = &topology.paths.configuration;
+    let server = |socket: &str, port: u16, database: &str| DrillServer {
+        socket: local.then(|| socket.to_owned()),
+        host: topology.host(&origin.host).filter(|_| !local).map(|host| host.address.clone()),
+        ca_file: (!local).then(|| format!("{configuration}/im/ca.crt")),
+        port,
+        database: format!("{database}_restore"),
+        user: "maxim".into(),
+        password_file: format!("{configuration}/im/database-password"),
+        connections: 4,
     };
     match &origin.source {
         Source::Mariadb { socket, database, .. } => {
-            server("mariadb", socket, topology.ports.mariadb, database)
+            DrillStore::Mariadb(server(socket, topology.ports.mariadb, database))
         }
         Source::Postgresql { socket, database, .. } => {
-            server("postgresql", socket, topology.ports.postgresql, database)
+            DrillStore::Postgresql(server(socket, topology.ports.postgresql, database))
         }
-        _ => format!("  sqlite: {{path: {}}}", quote(&format!("{folder}/im.sqlite"))),
+        _ => DrillStore::Sqlite { path: format!("{folder}/im.sqlite") },
     }
 }
 

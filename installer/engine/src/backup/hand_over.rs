@@ -16,7 +16,7 @@ use crate::render::console::{new_key, public_text, seen_from};
 use crate::render::context::read_pem;
 use crate::run::{Run, Session};
 use crate::secrets::Secrets;
-use crate::state::Installed;
+use crate::state::{self, Installed};
 use maxim_model::Secret;
 use maxim_model::names::Profile;
 use maxim_model::task::{FileTask, TaskKind};
@@ -88,11 +88,12 @@ pub(crate) fn authorized_line(
 pub(crate) fn hand_over(run: &Run<'_>, sessions: &mut [Session<'_>], installed: &Installed) {
     let Some(keeper) = keeper(&run.context.topology) else { return };
     let done = run.emitter.phase("hand-over", || {
+        let contents = contents(run, sessions, keeper, installed)?;
         let session = sessions.iter_mut().find(|session| session.host.name == keeper.name);
         let Some(agent) = session.and_then(|session| session.writer.as_mut()) else {
             return Err(EngineError::failed("backup", "the host is not connected").on(&keeper.name));
         };
-        for (name, content) in contents(run, keeper, installed)? {
+        for (name, content) in contents {
             let file = FileTask {
                 path: format!("{}/{name}", folder(&run.context.topology)),
                 content,
@@ -119,6 +120,7 @@ pub(crate) fn hand_over(run: &Run<'_>, sessions: &mut [Session<'_>], installed: 
 /// The files, the topology last: with it the cluster is there.
 fn contents(
     run: &Run<'_>,
+    sessions: &mut [Session<'_>],
     keeper: &Host,
     installed: &Installed,
 ) -> Result<Vec<(String, Secret)>, EngineError> {
@@ -132,6 +134,8 @@ fn contents(
     secrets.save()?;
     let access = access(context, repository, password.clone())?;
     if !kit::is_made(context, &access)? {
+        // Another control host that goes on from here finds it: one of its own would not open what is made now.
+        state::copy::publish(run, sessions)?;
         let mut vault = Vault::with(run, access.clone())?;
         let id = vault.init()?;
         if let Some((page, file)) = kit::ensure(context, vault.access(), &id)? {
@@ -224,11 +228,65 @@ fn seen(topology: &Topology, keeper: &Host) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::{authorized_line, ensure_key, keeper, seen};
-    use crate::delivery::sample_artefacts;
+    use super::{PASSWORD, authorized_line, contents, ensure_key, keeper, seen};
+    use crate::context::{AssumeYes, CancelFlag, Context};
+    use crate::delivery::{Delivery, sample_artefacts};
+    use crate::events::Collector;
+    use crate::fake::Fleet;
+    use crate::phases::connect;
+    use crate::run::Run;
     use crate::sample;
     use crate::secrets::Secrets;
-    use maxim_model::topology::{Connection, load_stored};
+    use crate::state::{Installed, StateDir};
+    use maxim_model::task::TaskKind;
+    use maxim_model::topology::{AccessSecrets, Connection, load_stored};
+    use std::sync::Arc;
+
+    #[test]
+    fn the_key_of_a_repository_is_in_the_copy_of_the_state_before_the_repository_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut topology = sample::three_hosts();
+        topology.backup.schedule = "0 3 * * *".into();
+        topology.backup.repository = serde_json::json!({"type": "local", "path": "/srv/sets"});
+        let fleet = Arc::new(Fleet::new(&topology, CancelFlag::new()));
+        let context = Context {
+            topology,
+            topology_text: "name: acme\n".into(),
+            delivery: Delivery::None,
+            state: StateDir::at(folder.path().join("state")),
+            access: AccessSecrets::default(),
+            concurrency: 8,
+            force: Vec::new(),
+            events: Arc::new(Collector::default()),
+            ask: Arc::new(AssumeYes),
+            cancel: CancelFlag::new(),
+            program: "/nonexistent".into(),
+            agent_socket: None,
+        };
+        let connector: Arc<Fleet> = Arc::clone(&fleet);
+        let run = Run::with_connector(&context, "install", true, connector).unwrap();
+        let _control = context.state.lock("test").unwrap();
+        let mut sessions = connect::connect(&run).unwrap();
+        connect::lock_hosts(&run, &mut sessions, "install").unwrap();
+        context.state.save_topology(&context.topology_text).unwrap();
+        context.state.save_installed(&Installed { generation: 1, ..Installed::default() }).unwrap();
+        let keeper = keeper(&context.topology).unwrap();
+        contents(&run, &mut sessions, keeper, &Installed::default()).unwrap();
+        let order = fleet.order();
+        let place = |what: &str| order.iter().position(|entry| entry.contains(what));
+        let (copied, made) = (place("state/"), place("restic init"));
+        assert!(copied.is_some() && made.is_some() && copied < made, "{order:?}");
+        let password = Secrets::load(&context.state.file("secrets.json")).unwrap();
+        let password = password.get(PASSWORD).unwrap().expose().to_owned();
+        let kept = fleet.with(&keeper.name, |state| {
+            state.applied.values().any(|task| match &task.kind {
+                TaskKind::File(file) => file.content.expose().contains(&password),
+                _ => false,
+            })
+        });
+        assert!(kept, "what was copied holds the key");
+        connect::release(&mut sessions);
+    }
 
     #[test]
     fn the_keeper_sees_the_same_cluster_and_others_answer_backups_only() {

@@ -223,9 +223,11 @@ fn restore_on(
         stopped.get_or_insert_with(Instant::now);
         let before = before_exchange(&mut work, sessions, options, &mut outcome);
         if let Err(error) = before {
-            // What was there is untouched: it serves on.
-            if let Err(start) = services(&work, sessions, ServiceAction::Start) {
-                run.emitter.warn(&start.host, "restore", start.cause, "start it with `maxim.ctl start`");
+            if serves_on(options) {
+                // What was there is untouched.
+                if let Err(start) = services(&work, sessions, ServiceAction::Start) {
+                    run.emitter.warn(&start.host, "restore", start.cause, "start it with `maxim.ctl start`");
+                }
             }
             discard(&work, sessions);
             remove_marker(context);
@@ -261,6 +263,12 @@ fn restore_on(
     outcome.duration_ms = millis(begun);
     outcome.timings = run.emitter.timings();
     Ok(outcome)
+}
+
+/// Whether the services go on with what is there when nothing was put in its place: never where that is empty, as on a
+/// host that has just taken another one's place.
+const fn serves_on(options: &RestoreOptions) -> bool {
+    !options.fresh
 }
 
 /// Whether a set can be put onto this cluster.
@@ -474,4 +482,15 @@ fn write_marker(context: &Context, set: &str, exchanging: bool, safety: &str) ->
 fn remove_marker(context: &Context) {
     // When it stays, the next restore looks at what is there and goes on from it.
     let _ = std::fs::remove_file(context.state.file(MARKER));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RestoreOptions, serves_on};
+
+    #[test]
+    fn nobody_is_served_from_what_a_new_host_has_before_its_data_is_there() {
+        assert!(serves_on(&RestoreOptions { overwrite: true, ..RestoreOptions::default() }));
+        assert!(!serves_on(&RestoreOptions { fresh: true, ..RestoreOptions::default() }));
+    }
 }

@@ -228,6 +228,8 @@ pub(super) fn take_back(
     previous.save(&context.state, kept::APPLIED)?;
     record.phase = Phase::RolledBack;
     record::save(&context.state, record)?;
+    // What the host of the repository puts into its sets is of this version again, as everything else.
+    crate::backup::hand_over(run, sessions, &previous.installed);
     state::copy::publish(run, sessions)?;
     Ok(done)
 }

@@ -227,8 +227,8 @@ pub struct DrillRequest {
     pub program: String,
     /// Scratch folder with the restored database (`im.sqlite`, or that of a scratch server).
     pub folder: String,
-    /// Configuration of the store, YAML of the key `store`.
-    pub store: String,
+    /// Where the restored data is.
+    pub store: DrillStore,
     /// Domain.
     pub domain: String,
     /// PEM certificate that it shows.
@@ -245,6 +245,47 @@ pub struct DrillRequest {
     pub body: String,
     /// Seconds for all of it.
     pub deadline_seconds: u64,
+}
+
+/// The store of an IM core that a drill starts, written as its configuration has it: whoever asks says where the data
+/// is, and no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum DrillStore {
+    /// A file.
+    Sqlite {
+        /// Its path.
+        path: String,
+    },
+    /// A database of a `MariaDB`.
+    Mariadb(DrillServer),
+    /// A database of a `PostgreSQL`.
+    Postgresql(DrillServer),
+}
+
+/// A database server, by socket or by host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillServer {
+    /// Socket (`PostgreSQL`: its folder), when the server is on the same host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+    /// Address otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// PEM file of the authority that the server's certificate is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// Port.
+    pub port: u16,
+    /// Database.
+    pub database: String,
+    /// User.
+    pub user: String,
+    /// File with the password.
+    pub password_file: String,
+    /// Connections at once.
+    pub connections: u32,
 }
 
 /// An answer about backups.
