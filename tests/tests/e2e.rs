@@ -18,6 +18,8 @@ mod backup_faults;
 mod backup_hosts;
 #[path = "e2e/backup_schedule.rs"]
 mod backup_schedule;
+#[path = "e2e/backup_upgrade.rs"]
+mod backup_upgrade;
 #[path = "e2e/builds.rs"]
 mod builds;
 #[path = "e2e/bundles.rs"]

@@ -1,6 +1,7 @@
 //! Backups of clusters on hosts that were installed over SSH: made by the schedule from the host that keeps the
 //! repository, read by Debian's own restic, put back, and a database host that is gone for good replaced by a bare one
-//! from repository and recovery kit alone.
+//! from repository and recovery kit alone; what was rebuilt then goes through an upgrade (see `backup_upgrade`). With the
+//! 200,000 messages of the long run that is the whole demonstration of backups and upgrades.
 //!
 //! The ordinary run has MariaDB with a repository by SFTP on a host of its own; the long one adds PostgreSQL with S3 (see
 //! `backup_faults`), more messages, and a timer of every minute.
@@ -154,6 +155,8 @@ fn a_schedule_over_ssh_makes_sets_and_a_lost_database_host_comes_back_from_them(
     stock_restic_reads_it(&site);
     only_the_database_is_put_back(&site, &all);
     a_new_host_takes_the_place_of_the_lost_one(&mut site, &all);
+    crate::backup_upgrade::what_was_rebuilt_goes_on_to_the_next_version(&site);
+    nothing_is_missing(&site, &site.cluster.person, &all);
 }
 
 /// Root on another host is not to be had with the keeper's key, nor is anything that a backup does not need.

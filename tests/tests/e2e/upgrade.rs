@@ -2,8 +2,10 @@
 //! that is broken, and with bundles that cannot follow.
 //!
 //! The versions are made by `tests/versions` (`MAXIM_TEST_VERSIONS` names a folder with others): `next`, with a real
-//! change of the schema, and `broken`, which starts and is ready and delivers nothing.
+//! change of the schema, `broken`, which starts and is ready and delivers nothing, and in the long run `after`, which
+//! follows `next` only.
 
+use crate::backup_hosts::long;
 use crate::cluster::{ALL, Cluster, endpoint, is_well};
 use crate::delivery::{Books, Load};
 use crate::embedded::Deployment;
@@ -26,6 +28,7 @@ pub fn version(name: &str) -> PathBuf {
         let folder = cache().join("tests/versions");
         let made = Command::new(checkout().join("tests/versions"))
             .arg(&folder)
+            .args(long().then_some("--all"))
             .stdin(Stdio::null())
             .output()
             .unwrap();
@@ -97,7 +100,7 @@ fn signed_anew(cluster: &Cluster, name: &str, change: impl Fn(String) -> String)
 }
 
 /// What a run said about how long nodes were away, and about messages through each host.
-fn print_gaps(outcome: &Outcome) {
+pub fn print_gaps(outcome: &Outcome) {
     for event in outcome.events() {
         if event["event"] == "note" && (event["step"] == "switch" || event["step"] == "drain") {
             println!("  {}: {}", event["host"], event["message"]);
@@ -105,7 +108,8 @@ fn print_gaps(outcome: &Outcome) {
     }
 }
 
-fn nothing_doubled(what: &str, books: &Books) {
+/// Says what came of a load, and that nothing of it came twice.
+pub fn nothing_doubled(what: &str, books: &Books) {
     println!(
         "{what}: {} acknowledged ({:.0} in a second), longest time without an acknowledgement {} ms",
         books.acknowledged,
@@ -128,6 +132,9 @@ fn one_node_is_upgraded_under_traffic_taken_back_and_finalized() {
     let skips = signed_anew(&cluster, "later", |text| text.replace(r#""0.1""#, r#""0.0""#));
     let skipping = ["upgrade", "--bundle", &skips, "--no-snapshot", "-f", &cluster.file, "--yes"];
     cluster.person.run(&skipping).exits(5).says(&["cannot follow", &old]);
+    if long() {
+        cluster.upgrade("after").exits(5).says(&["cannot follow", &old]);
+    }
     let plain = version("next").display().to_string();
     let without = ["upgrade", "--bundle", &plain, "-f", &cluster.file, "--yes", "--output", "json"];
     cluster.person.run(&without).exits(2).says(&["--no-snapshot"]);
@@ -206,6 +213,13 @@ fn one_node_is_upgraded_under_traffic_taken_back_and_finalized() {
     );
     cluster.wait_well();
     cluster.chat(&result, "finalized");
+    if long() {
+        // Version by version it goes on: what could not follow the first one follows this one.
+        let after = cluster.upgrade("after").ok().result();
+        assert_eq!(im_versions(&after), [number(&cluster.person, &version("after")).as_str()]);
+        cluster.wait_well();
+        cluster.chat(&result, "after");
+    }
 }
 
 /// Whether the event with this number is the one to kill at.
