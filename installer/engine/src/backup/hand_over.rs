@@ -229,9 +229,8 @@ fn seen(topology: &Topology, keeper: &Host) -> Value {
 #[cfg(test)]
 mod tests {
     use super::{PASSWORD, authorized_line, contents, ensure_key, keeper, seen};
-    use crate::context::{AssumeYes, CancelFlag, Context};
-    use crate::delivery::{Delivery, sample_artefacts};
-    use crate::events::Collector;
+    use crate::context::{CancelFlag, Context};
+    use crate::delivery::sample_artefacts;
     use crate::fake::Fleet;
     use crate::phases::connect;
     use crate::run::Run;
@@ -239,7 +238,7 @@ mod tests {
     use crate::secrets::Secrets;
     use crate::state::{Installed, StateDir};
     use maxim_model::task::TaskKind;
-    use maxim_model::topology::{AccessSecrets, Connection, load_stored};
+    use maxim_model::topology::{Connection, load_stored};
     use std::sync::Arc;
 
     #[test]
@@ -250,18 +249,8 @@ mod tests {
         topology.backup.repository = serde_json::json!({"type": "local", "path": "/srv/sets"});
         let fleet = Arc::new(Fleet::new(&topology, CancelFlag::new()));
         let context = Context {
-            topology,
             topology_text: "name: acme\n".into(),
-            delivery: Delivery::None,
-            state: StateDir::at(folder.path().join("state")),
-            access: AccessSecrets::default(),
-            concurrency: 8,
-            force: Vec::new(),
-            events: Arc::new(Collector::default()),
-            ask: Arc::new(AssumeYes),
-            cancel: CancelFlag::new(),
-            program: "/nonexistent".into(),
-            agent_socket: None,
+            ..sample::context(topology, StateDir::at(folder.path().join("state")))
         };
         let connector: Arc<Fleet> = Arc::clone(&fleet);
         let run = Run::with_connector(&context, "install", true, connector).unwrap();
