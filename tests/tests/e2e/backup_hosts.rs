@@ -287,7 +287,9 @@ fn stock_restic_reads_it(site: &Site) {
         .unwrap();
     let target = site.cluster.person.home().join("stock-restored");
     site.stock(&["restore", database["id"].as_str().unwrap(), "--target", target.to_str().unwrap()]);
-    let dump = fs::read(target.join("mariadb.sql")).unwrap();
+    let unpacked = Command::new("zstd").args(["-dc"]).arg(target.join("mariadb.sql.zst")).output().unwrap();
+    assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
+    let dump = unpacked.stdout;
     let begins = String::from_utf8_lossy(&dump).contains("CREATE TABLE `message`");
     assert!(begins, "SQL as any MariaDB reads it");
 }

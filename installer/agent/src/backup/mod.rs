@@ -7,6 +7,7 @@ mod child;
 mod drill;
 mod feed;
 mod near;
+mod pack;
 mod restic;
 mod server;
 mod sqlite;

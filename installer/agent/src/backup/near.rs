@@ -39,12 +39,13 @@ impl Passed {
         Self { digest: Context::new(&SHA256), bytes: 0, told: Instant::now() }
     }
 
-    fn note(&mut self, engine: &mut dyn Channel, bytes: &[u8]) -> Result<()> {
+    /// `done`: what the engine is told, when it is time; nothing: the bytes themselves.
+    fn note(&mut self, engine: &mut dyn Channel, bytes: &[u8], done: Option<u64>) -> Result<()> {
         self.digest.update(bytes);
         self.bytes += bytes.len() as u64;
         if self.told.elapsed() > TELL {
             self.told = Instant::now();
-            engine.reply(&Reply::Backup(BackupReply::Passed { bytes: self.bytes }))?;
+            engine.reply(&Reply::Backup(BackupReply::Passed { bytes: done.unwrap_or(self.bytes) }))?;
         }
         Ok(())
     }
@@ -59,17 +60,22 @@ struct Outlet<'a> {
     engine: &'a mut dyn Channel,
     storing: Storing<'a>,
     passed: Passed,
+    /// Bytes of the source so far.
+    read: u64,
 }
 
 impl Channel for Outlet<'_> {
-    fn reply(&mut self, _: &Reply) -> Result<()> {
-        // The sizes of chunks; restic takes any.
+    fn reply(&mut self, reply: &Reply) -> Result<()> {
+        // Restic takes chunks of any size.
+        if let Reply::Backup(BackupReply::Chunk { read, .. }) = reply {
+            self.read = *read;
+        }
         Ok(())
     }
 
     fn raw(&mut self, bytes: &[u8]) -> Result<()> {
         self.storing.put(bytes)?;
-        self.passed.note(self.engine, bytes)
+        self.passed.note(self.engine, bytes, Some(self.read))
     }
 
     fn frame(&mut self, _: &mut Vec<u8>) -> Result<Frame> {
@@ -90,9 +96,9 @@ pub fn store(
 ) -> Result<()> {
     let restic = Restic::open(access)?;
     let storing = Storing::begin(engine, &restic, names)?;
-    let mut outlet = Outlet { engine, storing, passed: Passed::new() };
+    let mut outlet = Outlet { engine, storing, passed: Passed::new(), read: 0 };
     let sent = send(&mut outlet);
-    let Outlet { engine, storing, passed } = outlet;
+    let Outlet { engine, storing, passed, .. } = outlet;
     let mut sent = match sent {
         Ok(sent) => sent,
         Err(failure) => return Err(storing.broken(engine, failure)),
@@ -175,7 +181,7 @@ impl Channel for Inlet<'_> {
             let ended = self.reading.take().map(|(running, _)| self.end(running));
             return Ok(ended.unwrap_or(Frame::End));
         }
-        self.passed.note(self.engine, buffer)?;
+        self.passed.note(self.engine, buffer, None)?;
         Ok(Frame::Bytes)
     }
 

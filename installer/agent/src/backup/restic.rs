@@ -427,10 +427,10 @@ pub fn read_whole(restic: &Restic, mut running: Running) -> Result<()> {
 /// A file of a snapshot, to the engine.
 fn dump(channel: &mut dyn Channel, restic: &Restic, snapshot: &str, file: &str) -> Result<()> {
     let (running, mut output) = reading(restic, snapshot, file)?;
-    let bytes = stream::send(channel, &mut output, "restic", |_| {})?;
+    let bytes = stream::send(channel, &mut output, "restic")?;
     drop(output);
     read_whole(restic, running)?;
-    channel.reply(&stream::sent(bytes, Vec::new(), String::new(), 0))
+    channel.reply(&stream::sent(bytes, bytes, Vec::new(), String::new(), 0))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! tables or databases in one statement and keeps what was there as `NAME_before`.
 
 use super::child::{self, Running};
+use super::pack::{Packer, Unpacker};
 use super::stream;
 use super::sums::{Dialect, Scanner};
 use crate::deadline::Deadline;
@@ -13,10 +14,10 @@ use crate::error::{Failure, Result};
 use crate::link::raw::Channel;
 use crate::tasks::sql::server::{Server, literal, server};
 use maxim_model::backup::TableSum;
-use maxim_model::backup::wire::BackupReply;
+use maxim_model::backup::wire::{BackupReply, FRAME};
 use maxim_model::task::{SqlAccess, SqlEngine};
 use maxim_model::wire::Reply;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -240,28 +241,38 @@ impl Database {
         let point = stream::now_unix();
         let mut dump = self.dump(&server, &self.name)?;
         let mut output = dump.stdout()?;
-        let mut scanner = Scanner::new(self.dialect());
-        let bytes = stream::send(channel, &mut output, "the dump", |piece| scanner.feed(piece))?;
+        let (mut scanner, mut packer) = (Scanner::new(self.dialect()), Packer::new()?);
+        let (mut read, mut bytes) = (0, 0);
+        let content = stream::read(&mut output, "the dump", |piece| {
+            scanner.feed(piece);
+            packer.feed(piece, scanner.edges())?;
+            read += piece.len() as u64;
+            while packer.packed().len() >= FRAME {
+                let packed: Vec<u8> = packer.packed().drain(..FRAME).collect();
+                bytes += FRAME as u64;
+                stream::chunk(channel, &packed, read)?;
+            }
+            Ok(())
+        })?;
+        for packed in packer.finish()?.chunks(FRAME) {
+            bytes += packed.len() as u64;
+            stream::chunk(channel, packed, content)?;
+        }
         dump.check(END)?;
         if !scanner.is_complete() {
             return Err(self.cut_off(&self.name));
         }
-        Ok(stream::sent(bytes, scanner.finish(), version, point))
+        Ok(stream::sent(bytes, content, scanner.finish(), version, point))
     }
 
     fn sums_of(&self, server: &Server<'_>, name: &str) -> Result<Vec<TableSum>> {
         let mut dump = self.dump(server, name)?;
         let mut output = dump.stdout()?;
         let mut scanner = Scanner::new(self.dialect());
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            match output.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => scanner.feed(&buffer[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Failure::Invalid(format!("reading the dump: {error}"))),
-            }
-        }
+        stream::read(&mut output, "the dump", |piece| {
+            scanner.feed(piece);
+            Ok(())
+        })?;
         dump.check(END)?;
         if !scanner.is_complete() {
             return Err(self.cut_off(name));
@@ -273,7 +284,7 @@ impl Database {
     pub fn sum(&self) -> Result<Reply> {
         let server = self.server()?;
         let point = stream::now_unix();
-        Ok(stream::sent(0, self.sums_of(&server, &self.name)?, Self::version(&server), point))
+        Ok(stream::sent(0, 0, self.sums_of(&server, &self.name)?, Self::version(&server), point))
     }
 
     fn drop_database(server: &Server<'_>, name: &str) -> Result<()> {
@@ -303,13 +314,17 @@ impl Database {
         let mut input = load.stdin()?;
         let mut output = load.stdout()?;
         let drain = std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
-        let mut scanner = Scanner::new(self.dialect());
-        let taken = stream::receive(channel, |piece| {
+        let (mut scanner, mut unpacker) = (Scanner::new(self.dialect()), Unpacker::new());
+        let mut content = 0;
+        let mut take = |piece: &[u8]| {
             scanner.feed(piece);
+            content += piece.len() as u64;
             input
                 .write_all(piece)
                 .map_err(|error| Failure::Invalid(format!("the database's client went away: {error}")))
-        });
+        };
+        let taken = stream::receive(channel, |piece| unpacker.feed(piece, &mut take))
+            .and_then(|bytes| unpacker.finish(&mut take).map(|()| bytes));
         let taken = match taken {
             Ok(bytes) if !scanner.is_complete() => {
                 load.kill();
@@ -333,7 +348,7 @@ impl Database {
         drop(input);
         load.check(LOADED)?;
         let _ = drain.join();
-        Ok(stream::sent(taken, self.sums_of(server, name)?, Self::version(server), 0))
+        Ok(stream::sent(taken, content, self.sums_of(server, name)?, Self::version(server), 0))
     }
 
     fn tables(server: &Server<'_>, name: &str) -> Result<Vec<String>> {

@@ -186,15 +186,15 @@ pub fn send(channel: &mut dyn Channel, path: &str, scratch: &str) -> Result<Repl
     let (copy, point) = copy(&path, &scratch)?;
     let tables = sums(&copy.0)?;
     let mut file = File::open(&copy.0).map_err(Failure::file("read", &copy.0))?;
-    let bytes = stream::send(channel, &mut file, "the copy of the database", |_| {})?;
-    Ok(stream::sent(bytes, tables, version(), point))
+    let bytes = stream::send(channel, &mut file, "the copy of the database")?;
+    Ok(stream::sent(bytes, bytes, tables, version(), point))
 }
 
 /// Sums of the database at one moment.
 pub fn sum(path: &str, scratch: &str) -> Result<Reply> {
     let (path, scratch) = (absolute(path)?, absolute(scratch)?);
     let (copy, point) = copy(&path, &scratch)?;
-    Ok(stream::sent(0, sums(&copy.0)?, version(), point))
+    Ok(stream::sent(0, 0, sums(&copy.0)?, version(), point))
 }
 
 /// Takes a file beside the database, sees that it is sound, and says what is in it.
@@ -222,7 +222,7 @@ pub fn receive(channel: &mut dyn Channel, path: &str, owner: &str) -> Result<Rep
         Ok((bytes, sums(&place)?))
     });
     match outcome {
-        Ok((bytes, tables)) => Ok(stream::sent(bytes, tables, version(), 0)),
+        Ok((bytes, tables)) => Ok(stream::sent(bytes, bytes, tables, version(), 0)),
         Err(failure) => {
             remove_any(&place);
             Err(failure)

@@ -5,6 +5,7 @@ use super::restic::{OPEN, Restic, lines, said, text};
 use super::{feed, stream};
 use crate::error::{Failure, Result};
 use crate::link::raw::Channel;
+use maxim_model::backup::manifest::PACKED;
 use serde_json::Value;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -46,6 +47,9 @@ impl<'r> Storing<'r> {
             .chain(["--stdin-filename", names.file, "--host", names.host])
             .map(str::to_owned)
             .collect();
+        if names.file.ends_with(PACKED) {
+            command.extend(["--compression", "off"].map(str::to_owned));
+        }
         for tag in names.tags {
             command.extend(["--tag".to_owned(), tag.clone()]);
         }

@@ -7,19 +7,23 @@ use maxim_model::backup::wire::{BackupReply, FRAME};
 use maxim_model::wire::Reply;
 use std::io::Read;
 
-/// One piece to the engine.
-pub fn chunk(channel: &mut dyn Channel, bytes: &[u8]) -> Result<()> {
-    channel.reply(&Reply::Backup(BackupReply::Chunk { size: bytes.len() as u64 }))?;
+/// One piece to the engine; `read`: bytes of the source so far.
+pub fn chunk(channel: &mut dyn Channel, bytes: &[u8], read: u64) -> Result<()> {
+    channel.reply(&Reply::Backup(BackupReply::Chunk { size: bytes.len() as u64, read }))?;
     channel.raw(bytes)
 }
 
-/// Everything that can be read, to the engine, shown to `look` on the way; the bytes of it.
-pub fn send(
-    channel: &mut dyn Channel,
-    input: &mut dyn Read,
-    what: &str,
-    mut look: impl FnMut(&[u8]),
-) -> Result<u64> {
+/// Everything that can be read, to the engine; the bytes of it.
+pub fn send(channel: &mut dyn Channel, input: &mut dyn Read, what: &str) -> Result<u64> {
+    let mut total = 0;
+    read(input, what, |piece| {
+        total += piece.len() as u64;
+        chunk(channel, piece, total)
+    })
+}
+
+/// Everything that can be read, in frames; the bytes of it.
+pub fn read(input: &mut dyn Read, what: &str, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
     let mut buffer = vec![0; FRAME];
     let mut total = 0;
     loop {
@@ -36,8 +40,7 @@ pub fn send(
         if filled == 0 {
             return Ok(total);
         }
-        look(&buffer[..filled]);
-        chunk(channel, &buffer[..filled])?;
+        take(&buffer[..filled])?;
         total += filled as u64;
     }
 }
@@ -89,9 +92,9 @@ impl Refused {
     }
 }
 
-/// The reply that ends a stream.
-pub fn sent(bytes: u64, tables: Vec<TableSum>, version: String, point_unix: i64) -> Reply {
-    Reply::Backup(BackupReply::Sent { bytes, tables, version, point_unix, sha256: String::new() })
+/// The reply that ends a stream of `bytes` that hold `content` bytes when they are unpacked.
+pub fn sent(bytes: u64, content: u64, tables: Vec<TableSum>, version: String, point_unix: i64) -> Reply {
+    Reply::Backup(BackupReply::Sent { bytes, content, tables, version, point_unix, sha256: String::new() })
 }
 
 /// Unix seconds now.

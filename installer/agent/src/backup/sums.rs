@@ -9,6 +9,9 @@ use maxim_model::backup::TableSum;
 use ring::digest::{SHA256, digest};
 use std::io::BufRead;
 
+/// One row of about a thousand is an edge (see [`Scanner::edges`]).
+const EDGE: u16 = 0x3ff;
+
 /// Sum of one table.
 #[derive(Debug, Clone)]
 pub struct Sum {
@@ -24,11 +27,12 @@ impl Sum {
         Self { table: table.into(), rows: 0, limbs: [0; 4] }
     }
 
-    /// Adds a row.
-    pub fn add(&mut self, row: &[u8]) {
+    /// Adds a row; its digest.
+    pub fn add(&mut self, row: &[u8]) -> [u8; 32] {
         let mut value = [0; 32];
         value.copy_from_slice(digest(&SHA256, row).as_ref());
         self.add_digest(&value);
+        value
     }
 
     /// Adds a row by its digest.
@@ -70,30 +74,51 @@ pub struct Scanner {
     current: Option<usize>,
     /// Whether the last line of the dump was there.
     complete: bool,
+    /// See [`Scanner::edges`].
+    edges: Vec<usize>,
 }
 
 impl Scanner {
     /// For one dump.
     pub const fn new(dialect: Dialect) -> Self {
-        Self { dialect, line: Vec::new(), tables: Vec::new(), current: None, complete: false }
+        Self {
+            dialect,
+            line: Vec::new(),
+            tables: Vec::new(),
+            current: None,
+            complete: false,
+            edges: Vec::new(),
+        }
     }
 
     /// The next bytes.
-    pub fn feed(&mut self, mut bytes: &[u8]) {
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let whole = bytes.len();
+        let mut bytes = bytes;
+        self.edges.clear();
         while !bytes.is_empty() {
             // Reading from memory does not fail.
             let _ = bytes.read_until(b'\n', &mut self.line);
             if self.line.last() == Some(&b'\n') {
                 self.line.pop();
                 let line = std::mem::take(&mut self.line);
-                match self.dialect {
+                let digest = match self.dialect {
                     Dialect::Mariadb => self.mariadb(&line),
                     Dialect::Postgresql => self.postgresql(&line),
+                };
+                if digest.is_some_and(|digest| u16::from_be_bytes([digest[0], digest[1]]) & EDGE == 0) {
+                    self.edges.push(whole - bytes.len());
                 }
                 self.line = line;
                 self.line.clear();
             }
         }
+    }
+
+    /// Where in the last bytes a row ended after which a dump may be cut: chosen by its digest, so that it is the same
+    /// row in every dump.
+    pub fn edges(&self) -> &[usize] {
+        &self.edges
     }
 
     /// Whether the program wrote its dump to the end.
@@ -117,17 +142,18 @@ impl Scanner {
         self.tables.len() - 1
     }
 
-    fn mariadb(&mut self, line: &[u8]) {
+    /// The digest of the row, when the line is one.
+    fn mariadb(&mut self, line: &[u8]) -> Option<[u8; 32]> {
         if line.first() == Some(&b'(')
             && let Some(place) = self.current
         {
             let last = line.last() == Some(&b';');
             // The comma or semicolon is of the list, not of the row.
             let row = line.strip_suffix(b",").or_else(|| line.strip_suffix(b";")).unwrap_or(line);
-            self.tables[place].add(row);
             if last {
                 self.current = None;
             }
+            return Some(self.tables[place].add(row));
         } else if let Some(rest) = line.strip_prefix(b"INSERT INTO `") {
             self.current = quoted(rest).map(|name| self.table(name));
         } else if let Some(rest) = line.strip_prefix(b"CREATE TABLE `") {
@@ -137,14 +163,16 @@ impl Scanner {
         } else if line.starts_with(b"-- Dump completed") {
             self.complete = true;
         }
+        None
     }
 
-    fn postgresql(&mut self, line: &[u8]) {
+    /// The digest of the row, when the line is one.
+    fn postgresql(&mut self, line: &[u8]) -> Option<[u8; 32]> {
         if let Some(place) = self.current {
             if line == b"\\." {
                 self.current = None;
             } else {
-                self.tables[place].add(line);
+                return Some(self.tables[place].add(line));
             }
         } else if let Some(rest) = line.strip_prefix(b"COPY ")
             && line.ends_with(b" FROM stdin;")
@@ -155,6 +183,7 @@ impl Scanner {
         } else if line == b"-- PostgreSQL database dump complete" {
             self.complete = true;
         }
+        None
     }
 }
 

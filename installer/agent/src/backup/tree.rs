@@ -36,8 +36,8 @@ impl Write for Outgoing<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
-            stream::chunk(self.channel, &self.buffer).map_err(io::Error::other)?;
             self.total += self.buffer.len() as u64;
+            stream::chunk(self.channel, &self.buffer, self.total).map_err(io::Error::other)?;
             self.buffer.clear();
         }
         Ok(())
@@ -67,7 +67,7 @@ pub fn send(channel: &mut dyn Channel, path: &str) -> Result<Reply> {
     add(&mut archive, &folder, Path::new(""))?;
     let mut outgoing = archive.into_inner().map_err(Failure::file("read", &folder))?;
     outgoing.flush().map_err(Failure::file("read", &folder))?;
-    Ok(stream::sent(outgoing.total, Vec::new(), String::new(), point))
+    Ok(stream::sent(outgoing.total, outgoing.total, Vec::new(), String::new(), point))
 }
 
 fn add(archive: &mut tar::Builder<Outgoing<'_>>, folder: &Path, name: &Path) -> Result<()> {
@@ -122,7 +122,7 @@ pub fn receive(channel: &mut dyn Channel, path: &str, owner: &str) -> Result<Rep
             if !owner.is_empty() {
                 own(&place, owner)?;
             }
-            Ok(stream::sent(bytes, Vec::new(), String::new(), 0))
+            Ok(stream::sent(bytes, bytes, Vec::new(), String::new(), 0))
         }
         Err(failure) => {
             remove_any(&place);

@@ -274,6 +274,7 @@ fn part(
         file: origin.file.into(),
         host: origin.host.clone(),
         bytes: ended.bytes,
+        content: ended.content,
         sha256: ended.sha256.clone(),
         engine_version: ended.version.clone(),
         tables: ended.tables.clone(),
@@ -311,12 +312,10 @@ fn stream_in(
         });
     }
     let mut intake = vault.store(step, origin.file, tags, &cluster)?;
-    let mut done = 0;
     let mut told = Instant::now();
-    let pulled = pull(agent, step, BackupRequest::Send { source }, |piece| {
+    let pulled = pull(agent, step, BackupRequest::Send { source }, |piece, done| {
         run.context.cancel.check(step)?;
         intake.put(piece)?;
-        done += piece.len() as u64;
         if told.elapsed() > Duration::from_millis(200) {
             told = Instant::now();
             progress(done);
@@ -359,6 +358,7 @@ fn state_of_cluster(run: &Run<'_>, vault: &mut Vault, set: &str) -> Result<(Part
         file: "state.tar".into(),
         host: String::new(),
         bytes: ended.bytes,
+        content: ended.bytes,
         sha256: ended.sha256.clone(),
         engine_version: String::new(),
         tables: Vec::new(),

@@ -134,7 +134,7 @@ fn drill_on(
         .position(|session| session.host.roles.contains(&Role::Im))
         .ok_or_else(|| EngineError::usage("drill", "no host of this cluster runs the IM core"))?;
     let drilled = (|| {
-        run.emitter.phase("restore", || room(&mut sessions[at], &origin, part.bytes))?;
+        run.emitter.phase("restore", || room(&mut sessions[at], &origin, part.unpacked()))?;
         run.emitter.phase("restore", || receive(run, vault, &mut sessions[at], part, &origin))?;
         let restore_ms = millis(begun);
         if part.kind == PartKind::Sqlite {

@@ -22,6 +22,8 @@ const ENDING: Duration = Duration::from_hours(3);
 pub(crate) struct Ended {
     /// Bytes that went by here.
     pub bytes: u64,
+    /// Bytes that they hold when they are unpacked.
+    pub content: u64,
     /// SHA-256 of them, hex.
     pub sha256: String,
     /// Rows and hashes by table.
@@ -37,7 +39,8 @@ pub(crate) struct Ended {
 impl Ended {
     fn learn(&mut self, reply: BackupReply) {
         match reply {
-            BackupReply::Sent { bytes, tables, version, point_unix, sha256 } => {
+            BackupReply::Sent { bytes, content, tables, version, point_unix, sha256 } => {
+                self.content = content;
                 self.tables = tables;
                 self.version = version;
                 self.point_unix = point_unix;
@@ -53,13 +56,13 @@ impl Ended {
     }
 }
 
-/// Asks an agent for a stream and hands it on piece by piece. When `take` fails, the agent is in the middle of its
+/// Asks an agent for a stream and hands it on piece by piece, each with the bytes of the source so far. When `take` fails, the agent is in the middle of its
 /// stream and of no more use: it must be one that was started for this.
 pub(crate) fn pull(
     mut agent: Agent,
     step: &str,
     request: BackupRequest,
-    mut take: impl FnMut(&[u8]) -> Result<(), EngineError>,
+    mut take: impl FnMut(&[u8], u64) -> Result<(), EngineError>,
 ) -> Result<Ended, EngineError> {
     agent.send(step, &Request::Backup(request))?;
     let mut ended = Ended::default();
@@ -67,11 +70,11 @@ pub(crate) fn pull(
     let mut piece = Vec::with_capacity(FRAME);
     while let Some(reply) = agent.next(step, Instant::now() + SILENCE)? {
         match reply {
-            Reply::Backup(BackupReply::Chunk { size }) => {
+            Reply::Backup(BackupReply::Chunk { size, read }) => {
                 agent.read_raw(step, usize::try_from(size).unwrap_or(usize::MAX), &mut piece, SILENCE)?;
                 digest.update(&piece);
                 ended.bytes += size;
-                take(&piece)?;
+                take(&piece, read)?;
             }
             Reply::Backup(other) => ended.learn(other),
             _ => {}

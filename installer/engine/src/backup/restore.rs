@@ -370,7 +370,8 @@ fn preview(work: &mut Work<'_, '_>, sessions: &mut [Session<'_>]) -> Result<Rest
             request(work, sessions, &origin.host, BackupRequest::Measure { source: origin.source.clone() })?;
         let Some(BackupReply::Measured { present, bytes, free, rows, .. }) = measured else { continue };
         // Beside what is there, with indexes and the engine's own log.
-        let needed = part.bytes + part.bytes / 2 + (64 << 20);
+        let content = part.unpacked();
+        let needed = content + content / 2 + (64 << 20);
         if free < needed {
             return Err(EngineError::failed(
                 "restore",

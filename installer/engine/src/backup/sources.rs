@@ -41,7 +41,7 @@ pub(crate) fn database(topology: &Topology) -> Result<Origin, EngineError> {
         Database::Mariadb => Origin {
             name: "database",
             kind: PartKind::Mariadb,
-            file: "mariadb.sql",
+            file: "mariadb.sql.zst",
             host: on(Role::Mariadb),
             source: Source::Mariadb {
                 service: Role::Mariadb.service(),
@@ -52,7 +52,7 @@ pub(crate) fn database(topology: &Topology) -> Result<Origin, EngineError> {
         Database::Postgresql => Origin {
             name: "database",
             kind: PartKind::Postgresql,
-            file: "postgresql.sql",
+            file: "postgresql.sql.zst",
             host: on(Role::Postgresql),
             source: Source::Postgresql {
                 service: Role::Postgresql.service(),

@@ -236,12 +236,13 @@ impl Vault {
         step: &str,
         snapshot: &str,
         file: &str,
-        take: impl FnMut(&[u8]) -> Result<(), EngineError>,
+        mut take: impl FnMut(&[u8]) -> Result<(), EngineError>,
     ) -> Result<Ended, EngineError> {
         let mut agent = self.connected.agent(Mode::Change)?;
         run.scope(&mut agent)?;
         let command = ResticCommand::Dump { snapshot: snapshot.into(), file: file.into() };
-        pull(agent, step, BackupRequest::Restic { access: Box::new(self.access.clone()), command }, take)
+        let request = BackupRequest::Restic { access: Box::new(self.access.clone()), command };
+        pull(agent, step, request, |piece, _| take(piece))
     }
 
     /// All sets, newest first, those without a manifest too.

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 pub const SET_FORMAT: u32 = 1;
 /// File name of the manifest in its snapshot.
 pub const MANIFEST_FILE: &str = "manifest.json";
+/// Ends the names of files that are compressed already (zstd).
+pub const PACKED: &str = ".zst";
 /// Tag of every snapshot of ours.
 pub const TAG: &str = "maxim";
 /// Begins the tag that the snapshots of one set share.
@@ -104,6 +106,9 @@ pub struct Part {
     pub host: String,
     /// Bytes of the file.
     pub bytes: u64,
+    /// Bytes that it holds when it is unpacked; 0: as many.
+    #[serde(default)]
+    pub content: u64,
     /// SHA-256 of the file, hex.
     pub sha256: String,
     /// Version of the engine for databases; may be empty.
@@ -112,15 +117,22 @@ pub struct Part {
     pub tables: Vec<TableSum>,
 }
 
+impl Part {
+    /// Bytes of the file when it is unpacked.
+    pub fn unpacked(&self) -> u64 {
+        self.content.max(self.bytes)
+    }
+}
+
 /// What a part is, hence how it is put back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PartKind {
     /// An `SQLite` file of the IM core.
     Sqlite,
-    /// SQL of `mariadb-dump`.
+    /// SQL of `mariadb-dump`, compressed.
     Mariadb,
-    /// SQL of `pg_dump`.
+    /// SQL of `pg_dump`, compressed.
     Postgresql,
     /// The console's `SQLite` file.
     ConsoleSqlite,
@@ -160,9 +172,9 @@ impl SetManifest {
         self.parts.iter().find(|part| part.kind == kind)
     }
 
-    /// Bytes of all parts.
+    /// Bytes of all parts, unpacked.
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.bytes).sum()
+        self.parts.iter().map(Part::unpacked).sum()
     }
 }
 

@@ -296,14 +296,17 @@ pub enum BackupReply {
     Chunk {
         /// How many.
         size: u64,
+        /// Bytes of the source that have been read so far; more than were sent when they are compressed.
+        #[serde(default)]
+        read: u64,
     },
     /// The stream may begin.
     Ready,
     /// One frame was taken.
     Taken,
-    /// So many bytes of a stream that stays on this host have passed.
+    /// So much of a stream that stays on this host has passed.
     Passed {
-        /// Of all so far.
+        /// Bytes so far: of the source, or of the file on the way back.
         bytes: u64,
     },
     /// See [`BackupRequest::Measure`].
@@ -323,6 +326,9 @@ pub enum BackupReply {
     Sent {
         /// Bytes of the stream; 0 for sums.
         bytes: u64,
+        /// Bytes that it holds when it is unpacked; 0 for sums.
+        #[serde(default)]
+        content: u64,
         /// By table, for databases.
         tables: Vec<TableSum>,
         /// Version of the engine; may be empty.
