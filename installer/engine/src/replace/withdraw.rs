@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::error::EngineError;
 use crate::files;
 use crate::phases::plan::Material;
+use crate::remote::ssh::pinned_name;
 use crate::render::console::KEY;
 use crate::secrets::random_text;
 use maxim_model::Secret;
@@ -53,7 +54,7 @@ pub(super) fn host_key(context: &Context, old: &Host) -> Result<(), EngineError>
 
 /// Pinned keys but those of an address.
 fn without(text: &str, address: &str, port: u16) -> String {
-    let name = if port == 22 { address.to_owned() } else { format!("[{address}]:{port}") };
+    let name = pinned_name(address, port);
     text.split_inclusive('\n').filter(|line| line.split_ascii_whitespace().next() != Some(&name)).collect()
 }
 

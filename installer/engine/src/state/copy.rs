@@ -10,7 +10,11 @@
 //! control host that did it; keep a copy in the embedded profile, whose state lies on its one host already; take over
 //! keys, addresses, files or an authority that nobody here confirmed ([`trust`]).
 
+mod content;
+mod pins;
 mod trust;
+
+use content::{BUNDLE_KEY, FILES, Files, HOST_KEYS, INSTALLED};
 
 use super::StateDir;
 use crate::context::Context;
@@ -26,9 +30,6 @@ use maxim_model::task::{DirectoryTask, FileTask, Task, TaskKind};
 use maxim_model::topology::Topology;
 use maxim_model::wire::{Reply, Request};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 /// The step of the error of a run that must begin anew with what was taken from the copy.
@@ -39,23 +40,6 @@ pub const STALE: &str = "state.stale";
 /// The step of the error of a run that would have had to take over what a person must confirm.
 pub const UNCONFIRMED: &str = "state.unconfirmed";
 
-/// What the copy holds. Not the journal, locks and kept tasks.
-const FILES: [&str; 11] = [
-    "topology.yaml",
-    "secrets.json",
-    "ca.pem",
-    "ca.key",
-    "certificates/index.json",
-    HOST_KEYS,
-    "initial-account",
-    BUNDLE_KEY,
-    INSTALLED,
-    "upgrade.json",
-    "host-replace.json",
-];
-const INSTALLED: &str = "state.json";
-const BUNDLE_KEY: &str = "bundle.pub";
-const HOST_KEYS: &str = "known_hosts";
 /// The local file that says which generation lies here; the same name on the host.
 const HEAD: &str = "generation.json";
 const FORMAT: u32 = 1;
@@ -88,66 +72,11 @@ pub(crate) struct Seen {
     pub head: Option<Head>,
 }
 
-/// The files of a state by name.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-struct Files(BTreeMap<String, Secret>);
-
 /// What stands in `state.json` of the copy.
 #[derive(Serialize, Deserialize)]
 struct Copy {
     head: Head,
     files: Files,
-}
-
-impl Files {
-    /// Those of a folder.
-    fn of(state: &StateDir) -> Result<Self, EngineError> {
-        let mut all = BTreeMap::new();
-        for name in FILES {
-            if let Some(text) = files::read_optional(&state.file(name))? {
-                all.insert(name.to_owned(), Secret::new(text));
-            }
-        }
-        Ok(Self(all))
-    }
-
-    fn digest(&self) -> String {
-        let mut digest = Sha256::new();
-        for (name, content) in &self.0 {
-            for part in [name.as_bytes(), content.expose().as_bytes()] {
-                digest.update((part.len() as u64).to_be_bytes());
-                digest.update(part);
-            }
-        }
-        hex::encode(digest.finalize())
-    }
-
-    fn topology(&self) -> Option<&str> {
-        self.0.get("topology.yaml").map(Secret::expose)
-    }
-
-    /// Makes the folder hold exactly these of [`FILES`]. The topology comes last: with it a cluster is there.
-    fn write(&self, state: &StateDir) -> Result<(), EngineError> {
-        state.create()?;
-        for name in FILES.iter().rev() {
-            let path = state.file(name);
-            match self.0.get(*name) {
-                Some(content) => {
-                    files::private_folder(path.parent().unwrap_or(Path::new("/")))?;
-                    let mode = if matches!(*name, "ca.pem" | BUNDLE_KEY) { 0o644 } else { 0o600 };
-                    files::write_whole(&path, content.expose().as_bytes(), mode)?;
-                }
-                None => match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(EngineError::failed("state", format!("{}: {error}", path.display())));
-                    }
-                    _ => {}
-                },
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Head {
@@ -193,8 +122,8 @@ pub(crate) fn look(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), En
     }
     let Some(copy) = read(agent, &context.topology)? else { return Ok(()) };
     run.seen_copy(Some(copy.head.clone()));
-    let mine = Files::of(&context.state)?;
-    if copy.files == mine {
+    let mine = Files::whole(&context.state)?;
+    if copy.files == mine.published() {
         // Written from here by a run that ended before it could note that.
         return copy.head.save(&context.state);
     }
@@ -213,12 +142,14 @@ pub(crate) fn look(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), En
     if let Some(text) = replaced.filter(|_| had) {
         files::write_whole(&context.state.file("topology.yaml.replaced"), text.as_bytes(), 0o600)?;
     }
-    copy.files.write(&context.state)?;
+    copy.files.with_pins_of(&mine).write(&context.state)?;
     copy.head.save(&context.state)?;
     let number = here.map_or_else(|| "none".to_owned(), |here| here.generation.to_string());
     let what = format!(
         "the state of this cluster here was of generation {number}; generation {} was written by {} at {}, and was fetched from {host}",
-        copy.head.generation, copy.head.by, copy.head.at
+        copy.head.generation,
+        copy.head.by.escape_debug(),
+        copy.head.at.escape_debug()
     );
     // Whoever took over other hosts begins anew with those.
     if run.tolerates_newer_state() && unconfirmed.is_empty() {
@@ -366,14 +297,14 @@ fn adopt_with(run: &Run<'_>, context: &Context) -> Result<bool, EngineError> {
     agent.finish(Duration::from_secs(2));
     let Some(copy) = copy else { return Ok(false) };
     let _control = context.state.lock(&super::owner("state"))?;
-    let mine = Files::of(&context.state)?;
+    let mine = Files::whole(&context.state)?;
     trust::refuse_other_pins(context, &mine, &copy, &host.name)?;
     let unconfirmed = trust::differences(context, &mine, &copy.files);
     // There is nothing here to go on with, so whoever only looks is refused too.
     if !unconfirmed.is_empty() && !context.accept_state {
         return Err(trust::refusal(&copy, &unconfirmed, &host.name));
     }
-    copy.files.write(&context.state)?;
+    copy.files.with_pins_of(&mine).write(&context.state)?;
     copy.head.save(&context.state)?;
     Ok(context.state.installed()?.is_some())
 }

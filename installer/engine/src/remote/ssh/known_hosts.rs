@@ -91,7 +91,8 @@ fn key_kind(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(4..4 + length)?).ok()
 }
 
-fn name_at_port(host: &str, port: u16) -> String {
+/// What a host at a port is called: `HOST`, or `[HOST]:PORT` when that is not 22.
+pub fn name_at_port(host: &str, port: u16) -> String {
     if port == 22 { host.to_owned() } else { format!("[{host}]:{port}") }
 }
 

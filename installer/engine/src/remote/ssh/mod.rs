@@ -16,6 +16,7 @@ mod session;
 mod stream;
 mod sudo;
 
+pub use known_hosts::name_at_port as pinned_name;
 pub use program::Programs;
 
 use super::{Agent, Connected, Mode, Stream};
@@ -23,10 +24,11 @@ use crate::context::{Ask, CancelFlag};
 use crate::error::EngineError;
 use crate::phases::plan::read_password;
 use crate::state::StateDir;
-use maxim_model::topology::{AccessSecrets, Host, Ssh};
+use maxim_model::topology::{AccessSecrets, Connection, Host, Ssh, Topology};
 use maxim_model::wire::Request;
 use program::Program;
 use session::{Line, Target, Waited, refused};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -377,6 +379,20 @@ impl Connected for SshHost {
     fn agent_bytes_sent(&self) -> u64 {
         self.sent
     }
+}
+
+/// Names under which the keys of a topology's hosts and of their jump hosts are pinned.
+pub fn pinned_names(topology: &Topology) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for host in &topology.hosts {
+        let Connection::Ssh(settings) = &host.connection else { continue };
+        names.insert(pinned_name(&host.address, settings.port));
+        if !settings.jump.is_empty() {
+            let (jump, address) = jump(settings);
+            names.insert(pinned_name(&address, jump.port));
+        }
+    }
+    names
 }
 
 /// User, address and port of `user@host:port`; what is left out is as for the host itself.

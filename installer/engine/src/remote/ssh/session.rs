@@ -216,7 +216,7 @@ impl Line {
                 format!("its host key has changed: {shown} now, {before} before"),
                 &format!(
                     "somebody may be in between. When the host was reinstalled: `ssh-keygen -R '{}'`, remove its line from {}, and compare the new fingerprint on its console",
-                    if port == 22 { address.to_owned() } else { format!("[{address}]:{port}") },
+                    known_hosts::name_at_port(address, port),
                     known.pinned_path.display()
                 ),
             )),

@@ -9,6 +9,7 @@
 //! What it deliberately does not judge: settings, roles, ports, sizes, and hosts that are gone. They decide nothing
 //! about this machine, and whoever changes the cluster is shown a plan.
 
+use super::pins::{self, Strange};
 use super::{BUNDLE_KEY, Copy, Files, HOST_KEYS, STALE};
 use crate::context::Context;
 use crate::error::EngineError;
@@ -16,36 +17,25 @@ use maxim_model::Secret;
 use maxim_model::topology::{Connection, Database, Host, Redis, Tls, Topology, load_stored};
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The authority of a cluster: what its clients and hosts believe.
 const AUTHORITY: [&str; 2] = ["ca.pem", "ca.key"];
 /// So many differences are shown at most; the rest is counted.
 const SHOWN: usize = 8;
 
-/// What a person confirmed on this control host and another state has otherwise: the key of bundles, the keys of a host.
-/// The file, and what is different. Hosts that are new or gone are taken over.
-pub(super) fn other_pins(mine: &Files, copy: &Files) -> Option<(&'static str, String)> {
+/// What a person confirmed on this control host and a copy has otherwise: the key of bundles, the keys of a host. The
+/// file, and what is different. `mine`: whole, with all that is pinned here.
+pub(super) fn other_pins(mine: &Files, copy: &Files) -> Option<(&'static str, Strange)> {
     let text = |files: &Files, name: &str| files.0.get(name).map(|text| text.expose().to_owned());
     let (own, other) = (text(mine, BUNDLE_KEY), text(copy, BUNDLE_KEY));
     if own.is_some() && own != other {
-        return Some((
-            BUNDLE_KEY,
-            "another key for bundles than the one that is trusted here, or none".into(),
-        ));
+        let what = "another key for bundles than the one that is trusted here, or none".into();
+        return Some((BUNDLE_KEY, Strange { what, of: None }));
     }
-    let keys = |text: &str| {
-        let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (host, key) in text.lines().filter_map(|line| line.split_once(' ')) {
-            all.entry(host.to_owned()).or_default().insert(key.to_owned());
-        }
-        all
-    };
-    let other = keys(&text(copy, HOST_KEYS).unwrap_or_default());
-    let changed = keys(&text(mine, HOST_KEYS)?)
-        .into_iter()
-        .find(|(host, own)| other.get(host).is_some_and(|found| found != own));
-    changed.map(|(host, _)| (HOST_KEYS, format!("other keys for {host} than those that are pinned here")))
+    let [mine, other] = [mine, copy].map(|files| text(files, HOST_KEYS).unwrap_or_default());
+    let topology = copy.topology().and_then(|text| load_stored(text, "/").ok());
+    pins::strange(&mine, &other, topology.as_ref()).map(|strange| (HOST_KEYS, strange))
 }
 
 pub(super) fn refuse_other_pins(
@@ -54,14 +44,23 @@ pub(super) fn refuse_other_pins(
     copy: &Copy,
     host: &str,
 ) -> Result<(), EngineError> {
-    let Some((file, what)) = other_pins(mine, &copy.files) else { return Ok(()) };
-    Err(EngineError::refused(STALE, format!("the state that {} wrote names {what}", copy.head.by))
-        .on(host)
-        .hint(format!(
+    let Some((file, strange)) = other_pins(mine, &copy.files) else { return Ok(()) };
+    let path = context.state.file(file);
+    let remedy = match &strange.of {
+        Some(name) => format!(
+            "compare the new key on that machine's console and remove the old one here: `ssh-keygen -R '{name}' -f {}`",
+            path.display()
+        ),
+        None if file == HOST_KEYS => "look who wrote it: Maxim writes no such lines".to_owned(),
+        None => format!("remove {} here", path.display()),
+    };
+    let by = copy.head.by.escape_debug();
+    Err(EngineError::refused(STALE, format!("the state that {by} wrote names {}", strange.what)).on(host).hint(
+        format!(
             "nothing was taken over: whoever can write on that host could have done it. When it was done on purpose (a \
-             host that was replaced, a key that was rotated), remove what is old from {} here and run the command again",
-            context.state.file(file).display()
-        )))
+             host that was replaced, a key that was rotated), {remedy}, and run the command again"
+        ),
+    ))
 }
 
 /// What a copy would have this machine connect to, use, or vouch for otherwise than a person here has said: in the
