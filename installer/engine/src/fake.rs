@@ -44,6 +44,8 @@ pub struct HostState {
     pub unreachable: bool,
     /// Requests that a read-only agent was asked and must never be.
     pub violations: Vec<String>,
+    /// What services were asked to do, as `start maxim-im`.
+    pub services: Vec<String>,
     /// Accounts that were made.
     pub accounts: Vec<String>,
     /// Clock, nanoseconds ahead of this machine.
@@ -203,6 +205,10 @@ impl FakeAgent {
         );
         if mutates && self.access == Access::ReadOnly {
             state.violations.push(format!("{request:?}"));
+        }
+        if let Request::Service { action, names, .. } = &request {
+            let action = format!("{action:?}").to_lowercase();
+            state.services.extend(names.iter().map(|name| format!("{action} {name}")));
         }
         match request {
             Request::Hello => {

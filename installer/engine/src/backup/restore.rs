@@ -9,31 +9,30 @@
 //! was overwritten), one that was killed after it goes on with starting. A half-restored database is never in the
 //! place of one that a service would open.
 
+mod serving;
+
 use super::create::create_in;
 use super::receive::receive;
 use super::relay::ask;
 use super::sources::{Origin, database, origins};
 use super::vault::{Vault, pick};
 use crate::actions::status::require_installed;
-use crate::authority::Authority;
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::events::{Timing, millis};
 use crate::files;
-use crate::phases::{connect, measure, verify};
+use crate::phases::connect;
 use crate::run::{Run, Session};
 use crate::state;
 use maxim_model::backup::wire::{BackupReply, BackupRequest};
 use maxim_model::backup::{Part, PartKind, SetKind, SetManifest};
 use maxim_model::names::Role;
-use maxim_model::status::Health;
-use maxim_model::wire::{Request, ServiceAction};
+use maxim_model::wire::ServiceAction;
 use serde::{Deserialize, Serialize};
+use serving::Then;
 use std::time::{Duration, Instant};
-use time::OffsetDateTime;
 
 const MARKER: &str = "restore.json";
-const SERVICE_SECONDS: u64 = 90;
 const EXCHANGE: Duration = Duration::from_mins(10);
 
 /// What is restored.
@@ -132,6 +131,23 @@ struct Work<'r, 'a> {
 
 /// Restores a set onto the hosts of the cluster.
 pub fn restore(context: &Context, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
+    restore_then(context, options, Then::Serve)
+}
+
+/// The same before an install, which starts and proves everything: nobody is served before whoever calls this has noted
+/// that the data is there.
+pub(crate) fn restore_before_install(
+    context: &Context,
+    options: &RestoreOptions,
+) -> Result<RestoreOutcome, EngineError> {
+    restore_then(context, options, Then::Install)
+}
+
+fn restore_then(
+    context: &Context,
+    options: &RestoreOptions,
+    then: Then,
+) -> Result<RestoreOutcome, EngineError> {
     require_installed(context, "restore")?;
     if !options.fresh {
         crate::replace::refuse_in_the_middle(&context.state, "restore")?;
@@ -147,7 +163,7 @@ pub fn restore(context: &Context, options: &RestoreOptions) -> Result<RestoreOut
         if !options.dry_run {
             connect::lock_hosts(&run, &mut sessions, "backup restore")?;
         }
-        restore_on(&run, &mut sessions, options)
+        restore_on(&run, &mut sessions, options, then)
     })();
     connect::release(&mut sessions);
     done
@@ -157,6 +173,7 @@ fn restore_on(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
     options: &RestoreOptions,
+    then: Then,
 ) -> Result<RestoreOutcome, EngineError> {
     let context = run.context;
     let begun = Instant::now();
@@ -210,7 +227,7 @@ fn restore_on(
     let mut stopped = None;
     if going_on {
         stopped = Some(Instant::now());
-        services(&work, sessions, ServiceAction::Stop)?;
+        serving::act(run, sessions, &roles(&work), ServiceAction::Stop)?;
     } else {
         write_marker(context, &work.manifest.set, false, "")?;
         let received = run.emitter.phase("restore", || receive_all(&mut work, sessions, &mut outcome));
@@ -223,9 +240,9 @@ fn restore_on(
         stopped.get_or_insert_with(Instant::now);
         let before = before_exchange(&mut work, sessions, options, &mut outcome);
         if let Err(error) = before {
-            if serves_on(options) {
+            if serving::goes_on(options, then) {
                 // What was there is untouched.
-                if let Err(start) = services(&work, sessions, ServiceAction::Start) {
+                if let Err(start) = serving::act(run, sessions, &roles(&work), ServiceAction::Start) {
                     run.emitter.warn(&start.host, "restore", start.cause, "start it with `maxim.ctl start`");
                 }
             }
@@ -241,21 +258,7 @@ fn restore_on(
         }
         Ok::<_, EngineError>(())
     })?;
-    run.emitter.phase("start", || services(&work, sessions, ServiceAction::Start))?;
-    run.emitter.phase("verify", || {
-        let installed = context.state.installed()?.unwrap_or_default();
-        let components = measure::components_when_ready(run, sessions, &installed);
-        if let Some(broken) =
-            components.iter().find(|one| one.component == "im" && one.health == Health::Broken)
-        {
-            return Err(EngineError::failed("verify", format!("the IM core does not serve: {}", broken.detail))
-                .on(&broken.host)
-                .hint("`maxim.ctl logs im` shows why; what was there before is kept beside it and in the safety set"));
-        }
-        let authority =
-            Authority::load(context.state.path(), &context.topology.name, OffsetDateTime::now_utc())?;
-        verify::canary(run, sessions, authority.certificate())
-    })?;
+    serving::end(run, sessions, &roles(&work), then)?;
     outcome.stopped_ms = stopped.map(millis).unwrap_or_default();
     discard(&work, sessions);
     remove_marker(context);
@@ -263,12 +266,6 @@ fn restore_on(
     outcome.duration_ms = millis(begun);
     outcome.timings = run.emitter.timings();
     Ok(outcome)
-}
-
-/// Whether the services go on with what is there when nothing was put in its place: never where that is empty, as on a
-/// host that has just taken another one's place.
-const fn serves_on(options: &RestoreOptions) -> bool {
-    !options.fresh
 }
 
 /// Whether a set can be put onto this cluster.
@@ -417,7 +414,8 @@ fn before_exchange(
     options: &RestoreOptions,
     outcome: &mut RestoreOutcome,
 ) -> Result<(), EngineError> {
-    work.run.emitter.phase("stop", || services(work, sessions, ServiceAction::Stop))?;
+    let roles = roles(work);
+    work.run.emitter.phase("stop", || serving::act(work.run, sessions, &roles, ServiceAction::Stop))?;
     if !options.fresh && !outcome.preview.overwrites.is_empty() {
         let made = create_in(work.run, sessions, &mut work.vault, SetKind::Safety).map_err(|error| {
             let cause = format!("no safety set could be made, so nothing was overwritten: {}", error.cause);
@@ -428,33 +426,10 @@ fn before_exchange(
     Ok(())
 }
 
-/// Services that have what is restored open.
-fn services(
-    work: &Work<'_, '_>,
-    sessions: &mut [Session<'_>],
-    action: ServiceAction,
-) -> Result<(), EngineError> {
+/// Whose services have what is restored open.
+fn roles(work: &Work<'_, '_>) -> Vec<Role> {
     let console = work.targets.iter().any(|(part, _)| part.kind == PartKind::ConsoleSqlite);
-    let mut roles = vec![Role::Im];
-    if console {
-        roles.push(Role::Console);
-    }
-    if matches!(action, ServiceAction::Stop) {
-        roles.reverse();
-    }
-    for role in roles {
-        for session in sessions.iter_mut().filter(|session| session.host.roles.contains(&role)) {
-            let Some(agent) = session.writer.as_mut() else { continue };
-            let request = Request::Service {
-                action,
-                names: vec![role.service()],
-                manager: work.run.manager(),
-                deadline_seconds: SERVICE_SECONDS,
-            };
-            agent.request("restore", &request, Duration::from_secs(SERVICE_SECONDS + 10), |_| {})?;
-        }
-    }
-    Ok(())
+    [Role::Im].into_iter().chain(console.then_some(Role::Console)).collect()
 }
 
 /// Removes what was received and not used, and what was kept of before.
@@ -483,15 +458,4 @@ fn write_marker(context: &Context, set: &str, exchanging: bool, safety: &str) ->
 fn remove_marker(context: &Context) {
     // When it stays, the next restore looks at what is there and goes on from it.
     let _ = std::fs::remove_file(context.state.file(MARKER));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{RestoreOptions, serves_on};
-
-    #[test]
-    fn nobody_is_served_from_what_a_new_host_has_before_its_data_is_there() {
-        assert!(serves_on(&RestoreOptions { overwrite: true, ..RestoreOptions::default() }));
-        assert!(!serves_on(&RestoreOptions { fresh: true, ..RestoreOptions::default() }));
-    }
 }

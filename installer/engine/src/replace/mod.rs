@@ -4,8 +4,8 @@
 //! come from; hosts of the new topology are connected, judged and locked; the plan is shown. Once it is approved, what
 //! the dead host knew is withdrawn ([`withdraw`]), and a record says that it has begun ([`record`]). A database host:
 //! the IM cores stop, so that nobody is served from an empty database; the stores are provisioned; the set is
-//! restored, which starts the IM cores. Then a whole install brings every host up and proves it by messages, and
-//! uploaded files follow when the dead host had them.
+//! restored, and that is noted here and in the copy of the state. Then a whole install brings every host up, the IM
+//! cores too, and proves it by messages; uploaded files follow when the dead host had them.
 //!
 //! A run that was killed is completed by the same command. What it deliberately does not do: decide whether a host
 //! that cannot be reached is dead. A host that is only cut off must not come back with its services: it would serve
@@ -34,7 +34,8 @@ use maxim_model::plan::Plan;
 use maxim_model::status::ComponentStatus;
 use maxim_model::task::{Change, Task};
 use maxim_model::topology::{Host, Topology};
-use record::{Data, Record};
+use record::Data;
+pub(crate) use record::{FILE as RECORD, Record, other};
 use std::sync::Arc;
 
 /// Which host, by what.
@@ -108,10 +109,7 @@ pub fn host_replace(context: &Context, options: &ReplaceOptions) -> Result<Repla
         Some(record) => {
             return Err(EngineError::refused(
                 "host replace",
-                format!(
-                    "the replacement of {} by {} ({}) is under way since {}",
-                    record.old.name, record.name, record.address, record.started_at
-                ),
+                format!("the replacement of {}", record.words()),
             )
             .hint("complete it with the same command first"));
         }
@@ -137,14 +135,12 @@ pub(crate) fn refuse_in_the_middle(state: &StateDir, step: &str) -> Result<(), E
     match record::load(state)? {
         Some(record) if record.data.has("database") && !record.restored => Err(EngineError::refused(
             step,
-            format!(
-                "the replacement of {} by {} ({}) is under way since {}, and its database is not restored yet",
-                record.old.name, record.name, record.address, record.started_at
-            ),
+            format!("the replacement of {}, and its database is not restored yet", record.words()),
         )
         .hint(format!(
             "complete it with `maxim.ctl host replace {} {}`",
-            record.old.name, record.address
+            record.old.name.escape_debug(),
+            record.address.escape_debug()
         ))),
         _ => Ok(()),
     }
@@ -174,21 +170,18 @@ impl Replacement<'_> {
             return Ok(outcome);
         }
         if data.has("database") && !record.restored {
-            self.restore(&data.set, Only::Database)?;
-            record.restored = true;
-            record::save(&self.wanted.state, &record)?;
-            // At once: another control host that completes this must not restore over what is acknowledged from now on.
-            state::copy::publish_now(&self.wanted, "host-replace")?;
+            let options = restore_options(&data.set, Only::Database);
+            backup::restore_before_install(&self.wanted, &options)?;
+            restored(&self.wanted, &mut record, publish)?;
         }
         let installed = install::install(&self.wanted, InstallOptions::default())?;
         outcome.changes += installed.changes;
         outcome.components = installed.components;
         outcome.timings.extend(installed.timings);
         if data.has("files") {
-            self.restore(&data.set, Only::Files)?;
+            backup::restore(&self.wanted, &restore_options(&data.set, Only::Files))?;
         }
-        record::forget(&self.wanted.state)?;
-        state::copy::publish_now(&self.wanted, "host-replace")?;
+        complete(&self.wanted, publish)?;
         Ok(outcome)
     }
 
@@ -298,12 +291,36 @@ impl Replacement<'_> {
         connect::release(&mut sessions);
         outcome
     }
+}
 
-    fn restore(&self, set: &str, only: Only) -> Result<(), EngineError> {
-        let options =
-            RestoreOptions { set: Some(set.to_owned()), only, overwrite: true, dry_run: false, fresh: true };
-        backup::restore(&self.wanted, &options).map(drop)
-    }
+fn restore_options(set: &str, only: Only) -> RestoreOptions {
+    RestoreOptions { set: Some(set.to_owned()), only, overwrite: true, dry_run: false, fresh: true }
+}
+
+/// Writes the authoritative copy when no host is connected.
+fn publish(context: &Context) -> Result<(), EngineError> {
+    state::copy::publish_now(context, "host-replace")
+}
+
+/// Notes that the database is restored, here and in the copy, before anybody is served: another control host that
+/// completes this must not restore over what is acknowledged from then on.
+pub(crate) fn restored(
+    context: &Context,
+    record: &mut Record,
+    publish: impl FnOnce(&Context) -> Result<(), EngineError>,
+) -> Result<(), EngineError> {
+    record.restored = true;
+    record::save(&context.state, record)?;
+    publish(context)
+}
+
+/// Notes that it is complete, here and in the copy.
+pub(crate) fn complete(
+    context: &Context,
+    publish: impl FnOnce(&Context) -> Result<(), EngineError>,
+) -> Result<(), EngineError> {
+    record::forget(&context.state)?;
+    publish(context)
 }
 
 /// Stops what would open the database before it is what it was.

@@ -8,11 +8,11 @@ use crate::state::StateDir;
 use maxim_model::topology::{Host, Topology};
 use serde::{Deserialize, Serialize};
 
-const FILE: &str = "host-replace.json";
+pub(crate) const FILE: &str = "host-replace.json";
 
 /// What is put in place of what was lost.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Data {
+pub(crate) struct Data {
     /// The set; empty: nothing was lost, or that was accepted.
     pub set: String,
     /// Parts of it.
@@ -28,7 +28,7 @@ impl Data {
 
 /// How far it went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// The dead host.
     pub old: Host,
     /// The one in its place.
@@ -46,7 +46,8 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub fn new(
+    /// One that has begun with this plan.
+    pub(super) fn new(
         old: &Host,
         options: &ReplaceOptions,
         topology: &Topology,
@@ -64,6 +65,36 @@ impl Record {
             withdrawn,
             started_at: now_rfc3339(),
         }
+    }
+
+    /// As `db1 by db1 (10.77.0.22) is under way since …`. It may come from another machine: nothing in it is put on a
+    /// terminal as it is.
+    pub(super) fn words(&self) -> String {
+        format!(
+            "{} by {} ({}) is under way since {}",
+            self.old.name.escape_debug(),
+            self.name.escape_debug(),
+            self.address.escape_debug(),
+            self.started_at.escape_debug()
+        )
+    }
+
+    /// Whether it is about the same hosts and the same data, however far either went.
+    fn is_of(&self, other: &Self) -> bool {
+        (&self.old, &self.name, &self.address, &self.data)
+            == (&other.old, &other.name, &other.address, &other.data)
+    }
+}
+
+/// A replacement in a copy of the state that nobody here has begun or taken over, in words: whoever completes it as they
+/// are told has secrets sent to its address. None: there is none, or the same here.
+pub(crate) fn other(mine: Option<&str>, copy: Option<&str>) -> Option<String> {
+    let read = |text: &str| serde_json::from_str::<Record>(text).ok();
+    let copy = copy?;
+    match (mine.and_then(read), read(copy)) {
+        (Some(mine), Some(copy)) if mine.is_of(&copy) => None,
+        (_, Some(copy)) => Some(format!("the replacement of {}", copy.words())),
+        (_, None) => Some(format!("{FILE} is not understood here")),
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) const INSTALLED: &str = "state.json";
 pub(super) const BUNDLE_KEY: &str = "bundle.pub";
 pub(super) const HOST_KEYS: &str = "known_hosts";
 /// A replacement of a host that is not complete.
-pub(super) const REPLACEMENT: &str = "host-replace.json";
+pub(super) const REPLACEMENT: &str = crate::replace::RECORD;
 
 /// The files of a state by name.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
