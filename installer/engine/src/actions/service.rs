@@ -7,7 +7,7 @@ use crate::events::millis;
 use crate::fleet;
 use crate::phases::{connect, measure};
 use crate::run::{Run, Session};
-use crate::state;
+use crate::state::{self, Installed};
 use maxim_model::event::EventKind;
 use maxim_model::names::{Component, Stage};
 use maxim_model::status::ComponentStatus;
@@ -37,21 +37,36 @@ pub fn service(
     {
         return Err(EngineError::usage(name, format!("no host of this cluster runs {component}")));
     }
-    let run = Run::begin(context, name, true)?;
-    let _control = context.state.lock(&state::owner(name))?;
-    let mut sessions = connect::connect(&run)?;
+    act_by(&Run::begin(context, name, true)?, action, component, &installed)
+}
+
+/// The same by a run.
+pub(crate) fn act_by(
+    run: &Run<'_>,
+    action: ServiceAction,
+    component: Option<Component>,
+    installed: &Installed,
+) -> Result<Vec<ComponentStatus>, EngineError> {
+    let (context, name) = (run.context, run.action());
+    // Before the lock: who holds it is not told what others wrote since.
+    let mut sessions = connect::connect(run)?;
     let acted = (|| {
         if let Some(error) = connect::errors(&mut sessions) {
             return Err(error);
         }
-        connect::lock_hosts(&run, &mut sessions, name)?;
+        let _control = context.state.lock(&state::owner(name))?;
+        if action != ServiceAction::Stop {
+            // Once more, with what was just fetched: it may have been begun at another control host.
+            crate::replace::refuse_in_the_middle(&context.state, name)?;
+        }
+        connect::lock_hosts(run, &mut sessions, name)?;
         for stage in stages(action) {
             context.cancel.check(name)?;
-            act(&run, &mut sessions, stage, name, component)?;
+            act(run, &mut sessions, stage, name, component)?;
         }
         Ok(match action {
-            ServiceAction::Stop => measure::components(&run, &mut sessions, &installed, true),
-            _ => measure::components_when_ready(&run, &mut sessions, &installed),
+            ServiceAction::Stop => measure::components(run, &mut sessions, installed, true),
+            _ => measure::components_when_ready(run, &mut sessions, installed),
         })
     })();
     connect::release(&mut sessions);

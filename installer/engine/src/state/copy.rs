@@ -14,7 +14,7 @@ mod content;
 mod pins;
 mod trust;
 
-use content::{BUNDLE_KEY, FILES, Files, HOST_KEYS, INSTALLED};
+use content::{BUNDLE_KEY, FILES, Files, HOST_KEYS, INSTALLED, REPLACEMENT};
 
 use super::StateDir;
 use crate::context::Context;
@@ -225,6 +225,7 @@ pub(crate) fn publish_uninstalled(run: &Run<'_>, sessions: &mut [Session<'_>]) -
     let mut files = Files::of(&run.context.state)?;
     files.0.remove(INSTALLED);
     files.0.remove("upgrade.json");
+    files.0.remove(REPLACEMENT);
     publish_files(run, sessions, files)
 }
 

@@ -4,18 +4,22 @@ use super::trust::other_pins;
 use super::{
     ADOPTED, Files, Head, STALE, UNCONFIRMED, adopt_with, is_newer, publish, publish_by, publish_uninstalled,
 };
+use crate::actions::service;
 use crate::context::{CancelFlag, Context};
 use crate::error::EngineError;
 use crate::events::Collector;
 use crate::fake::Fleet;
 use crate::phases::connect;
+use crate::replace::Record;
 use crate::run::Run;
 use crate::sample;
 use crate::state::{Installed, StateDir};
 use maxim_model::Secret;
 use maxim_model::event::EventKind;
 use maxim_model::topology::load_stored;
-use std::path::Path;
+use maxim_model::wire::ServiceAction;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// As `sample::three_hosts`.
@@ -206,24 +210,107 @@ fn who_has_nothing_but_a_topology_takes_over_no_other_one() {
     assert_eq!(ben.secret(), "one");
 }
 
+/// Anna replaces the database host, and was killed before its data was there.
+fn begun(anna: &Person, started_at: &str) -> Record {
+    let text = format!(
+        r#"{{"old": {}, "name": "db1", "address": "10.77.0.12", "data": {{"set": "a", "parts": ["database"]}},
+            "provisioned": true, "restored": false, "withdrawn": [], "started_at": "{started_at}"}}"#,
+        serde_json::to_string(anna.context.topology.host("db1").unwrap()).unwrap()
+    );
+    crate::files::write_whole(&replacement(anna), text.as_bytes(), 0o600).unwrap();
+    publish_by(&anna.run("host-replace", true)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn replacement(person: &Person) -> PathBuf {
+    person.context.state.file("host-replace.json")
+}
+
 /// A replacement of a host: restored, and then complete.
 #[test]
-fn what_changes_between_the_parts_of_an_action_is_known_elsewhere_at_once() {
-    let (_folder, _fleet, anna, ben) = scene();
+fn what_changes_between_the_parts_of_a_replacement_is_known_elsewhere_at_once() {
+    let (_folder, _fleet, anna, mut ben) = scene();
     anna.install("one").unwrap();
     assert!(ben.adopt().unwrap());
-    let [hers, his] = [&anna, &ben].map(|person| person.context.state.file("host-replace.json"));
-    crate::files::write_whole(&hers, b"{}", 0o600).unwrap();
-    publish_by(&anna.run("host-replace", true)).unwrap();
+    let mut record = begun(&anna, "2026-01-01T00:00:00Z");
+    ben.context.accept_state = true;
+    assert_eq!(ben.look("status").unwrap_err().step, ADOPTED);
+    ben.context.accept_state = false;
+    let refused = |ben: &Person| crate::replace::refuse_in_the_middle(&ben.context.state, "start");
+    assert!(refused(&ben).is_err() && anna.generation() == 2);
+
+    let publish = |_: &Context| publish_by(&anna.run("host-replace", true));
+    crate::replace::restored(&anna.context, &mut record, publish).unwrap();
     ben.look("status").unwrap();
-    assert!(his.exists() && anna.generation() == 2);
-    std::fs::remove_file(&hers).unwrap();
-    publish_by(&anna.run("host-replace", true)).unwrap();
+    refused(&ben).unwrap();
+    assert!(replacement(&ben).exists() && anna.generation() == 3);
+    crate::replace::complete(&anna.context, publish).unwrap();
     ben.look("status").unwrap();
-    assert!(!his.exists() && anna.generation() == 3);
+    assert!(!replacement(&ben).exists() && anna.generation() == 4);
     // Somebody at work is not disturbed.
     let _held = anna.context.state.lock("another").unwrap();
     assert_eq!(publish_by(&anna.run("host-replace", true)).unwrap_err().exit_code(), 5);
+}
+
+/// Its hint is a command that somebody may type: with the name and the address that the record has.
+#[test]
+fn a_replacement_that_was_begun_elsewhere_is_taken_over_by_a_person_only() {
+    let (_folder, _fleet, anna, ben) = scene();
+    anna.install("one").unwrap();
+    assert!(ben.adopt().unwrap());
+    begun(&anna, r"then\u001b[2J");
+    let refused = ben.install("").unwrap_err();
+    assert_eq!(refused.step, UNCONFIRMED, "{refused:?}");
+    assert!(refused.cause.contains("the replacement of db1 by db1 (10.77.0.12)"), "{refused:?}");
+    assert!(!refused.cause.contains('\u{1b}'), "{refused:?}");
+    ben.look("status").unwrap();
+    assert!(!replacement(&ben).exists());
+    let error = adopt_with(&ben.run("adopt", false), &ben.context).unwrap_err();
+    assert_eq!(error.step, UNCONFIRMED, "{error:?}");
+
+    // Another one than the one that was taken over.
+    fs::copy(replacement(&anna), replacement(&ben)).unwrap();
+    ben.look("status").unwrap();
+    let text = fs::read_to_string(replacement(&anna)).unwrap();
+    for (from, to) in [("10.77.0.12", "10.66.6.6"), (r#""set": "a""#, r#""set": "b""#), ("root", "eve")] {
+        let other = text.replace(from, to);
+        assert_ne!(other, text);
+        assert!(crate::replace::other(Some(&text), Some(&other)).is_some(), "{to}");
+    }
+    let further = text.replace(r#""restored": false"#, r#""restored": true"#);
+    assert_eq!(crate::replace::other(Some(&text), Some(&further)), None);
+    assert!(crate::replace::other(Some(&text), Some("{}")).is_some());
+    assert_eq!(crate::replace::other(Some(&text), None), None, "it is complete");
+}
+
+/// The record lies in the copy alone, or further on here than there: what is fetched decides.
+#[test]
+fn services_are_not_started_in_the_middle_of_a_replacement_at_another_control_host() {
+    let (_folder, fleet, anna, ben) = scene();
+    anna.install("one").unwrap();
+    assert!(ben.adopt().unwrap());
+    begun(&anna, "2026-01-01T00:00:00Z");
+    let installed = ben.context.state.installed().unwrap().unwrap();
+    let tried = |action: ServiceAction, name: &str| {
+        service::act_by(&ben.run(name, true), action, None, &installed).map(drop)
+    };
+    let started =
+        || ["app1", "db1", "cache1"].iter().any(|host| fleet.with(host, |host| !host.services.is_empty()));
+    assert_eq!(tried(ServiceAction::Start, "start").unwrap_err().step, UNCONFIRMED);
+    let text = fs::read_to_string(replacement(&anna)).unwrap();
+    let restored = text.replace(r#""restored": false"#, r#""restored": true"#);
+    for (action, name) in [(ServiceAction::Start, "start"), (ServiceAction::Restart, "restart")] {
+        // An older state than the copy, which lets everything go on.
+        let mut older = Head::load(&ben.context.state).unwrap().unwrap();
+        older.generation = 1;
+        older.save(&ben.context.state).unwrap();
+        fs::write(replacement(&ben), &restored).unwrap();
+        let error = tried(action, name).unwrap_err();
+        assert!(error.exit_code() == 5 && error.cause.contains("is not restored yet"), "{name}: {error:?}");
+        assert!(!started(), "{name}");
+    }
+    tried(ServiceAction::Stop, "stop").unwrap();
+    assert!(started(), "stopping is not refused");
 }
 
 #[test]
@@ -245,10 +332,13 @@ fn an_uninstall_leaves_secrets_for_the_data_and_nothing_installed() {
     let run = anna.run("uninstall", true);
     let mut sessions = connect::connect(&run).unwrap();
     connect::lock_hosts(&run, &mut sessions, "uninstall").unwrap();
+    fs::write(replacement(&anna), "{}").unwrap();
     publish_uninstalled(&run, &mut sessions).unwrap();
     connect::release(&mut sessions);
     anna.context.state.forget_installed().unwrap();
+    crate::replace::forget(&anna.context.state).unwrap();
     assert!(!ben.adopt().unwrap());
+    assert!(!replacement(&ben).exists(), "a replacement that was not complete is forgotten");
     assert_eq!((ben.secret(), ben.context.state.installed().unwrap()), ("one".into(), None));
     anna.look("plan").unwrap();
     assert_eq!(anna.context.state.installed().unwrap(), None);

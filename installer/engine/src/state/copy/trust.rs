@@ -10,7 +10,7 @@
 //! about this machine, and whoever changes the cluster is shown a plan.
 
 use super::pins::{self, Strange};
-use super::{BUNDLE_KEY, Copy, Files, HOST_KEYS, STALE};
+use super::{BUNDLE_KEY, Copy, Files, HOST_KEYS, REPLACEMENT, STALE};
 use crate::context::Context;
 use crate::error::EngineError;
 use maxim_model::Secret;
@@ -78,6 +78,9 @@ pub(super) fn differences(context: &Context, mine: &Files, copy: &Files) -> Vec<
         own.is_some() && own != copy.0.get(*name).map(Secret::expose)
     });
     found.extend(changed.map(|name| format!("{name} (the cluster's authority) is another one")));
+    // Its hint is a command with a name and an address, and that command asks no host whether it is dead.
+    let replacement = |files: &Files| files.0.get(REPLACEMENT).map(|text| text.expose().to_owned());
+    found.extend(crate::replace::other(replacement(mine).as_deref(), replacement(copy).as_deref()));
     if found.len() > SHOWN {
         let more = found.len() - SHOWN;
         found.truncate(SHOWN);
