@@ -171,6 +171,19 @@ fn owed_group(made: &Made, name: &str) -> Result<Option<String>> {
     Ok(made.value(KEPT, name)?.filter(|_| !there))
 }
 
+/// Makes that group again, with the number that it had. `place`: further arguments of `groupadd`, for another system than
+/// this one.
+pub(super) fn make_group_again(made: &Made, name: &str, place: &[&str], deadline: &Deadline) -> Result<()> {
+    if let Some(number) = owed_group(made, name)? {
+        let arguments = [place, &["--system", "--gid", &number, name]].concat();
+        Invocation::new("groupadd", &arguments)?.check(deadline.left())?;
+    }
+    if let Some(number) = made.value(KEPT, name)? {
+        made.forget(KEPT, &format!("{name}={number}"))?;
+    }
+    Ok(())
+}
+
 fn remove_user(context: &Context<'_>, task: &AbsentUser) -> Result<Outcome> {
     let name = task.name.as_str();
     super::user::check_name(name)?;
@@ -196,12 +209,7 @@ fn remove_user(context: &Context<'_>, task: &AbsentUser) -> Result<Outcome> {
         }
         Invocation::new("userdel", &[name])?.check(context.deadline.left())?;
     }
-    if let Some(number) = owed_group(&made, name)? {
-        Invocation::new("groupadd", &["--system", "--gid", &number, name])?.check(context.deadline.left())?;
-    }
-    if let Some(number) = made.value(KEPT, name)? {
-        made.forget(KEPT, &format!("{name}={number}"))?;
-    }
+    make_group_again(&made, name, &[], &context.deadline)?;
     made.forget("user", name)?;
     // Often gone with its user.
     if group && matches!(Group::from_name(name), Ok(Some(_))) {

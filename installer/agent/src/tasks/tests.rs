@@ -1,9 +1,11 @@
 //! Tasks of files and folders below a temporary folder: what is planned, done, and not done twice.
 
+use super::absent::make_group_again;
 use super::{Batch, Context, Outcome, apply, check};
 use crate::deadline::Deadline;
 use crate::error::{Failure, Result};
 use crate::link::{Content, ContentSource};
+use crate::made::Made;
 use crate::scope::Scope;
 use maxim_model::Secret;
 use maxim_model::names::Stage;
@@ -228,6 +230,30 @@ fn only_what_is_ours_can_be_removed() {
         matches!(&owed, Change::Create { summary, .. } if summary.contains("maxim-gone again")),
         "{owed:?}"
     );
+}
+
+/// By the host's own `groupadd`, in a system of its own below a folder: nothing is made on the machine of the test.
+#[test]
+fn a_group_that_went_with_a_user_is_made_again_with_its_number() {
+    let place = Place::new();
+    let system = place.text("system");
+    fs::create_dir_all(place.path("system/etc")).unwrap();
+    let groups = place.path("system/etc/group");
+    fs::write(&groups, "other:x:989:\n").unwrap();
+    fs::write(place.text("made"), "user maxim-other\nkept-group maxim-gone=990\n").unwrap();
+    let made = Made::at(&place.text("made")).unwrap();
+    let again = || make_group_again(&made, "maxim-gone", &["--prefix", &system], &Deadline::after(20));
+    again().unwrap();
+    assert_eq!(fs::read_to_string(&groups).unwrap(), "other:x:989:\nmaxim-gone:x:990:\n");
+    assert_eq!(fs::read_to_string(place.text("made")).unwrap(), "user maxim-other\n", "nothing is owed");
+    again().unwrap();
+    let gone = AbsentUser { name: "maxim-gone".into(), made: place.text("made") };
+    assert_eq!(place.check(&task("a", TaskKind::Absent(AbsentTask::User(gone)))).unwrap(), Change::None);
+    // One that is there already is left as it is.
+    fs::write(place.text("made"), "kept-group root=0\n").unwrap();
+    make_group_again(&made, "root", &["--prefix", &system], &Deadline::after(20)).unwrap();
+    assert!(!fs::read_to_string(&groups).unwrap().contains("root"));
+    assert!(!place.path("made").exists() || fs::read_to_string(place.text("made")).unwrap().is_empty());
 }
 
 /// A service of a supervisor that does not run: what is owed can be looked at without starting anything.
