@@ -17,6 +17,10 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 const MOMENTS: u32 = 10;
+/// So often a command is to be killed at a moment before that counts as failed.
+const TRIES: u32 = 5;
+/// So many of the ten upgrades are killed at least; the last ones may have ended. Of two, one.
+const KILLED: usize = 8;
 /// Of the thousandths of an upgrade, those in which nothing is switched yet.
 const PREPARES: u32 = 300;
 
@@ -83,10 +87,11 @@ impl Victim {
         Self { arguments, takes }
     }
 
-    /// Kills it at a moment. When it had ended by then it takes less time than was measured, and it is tried again.
+    /// Kills it at a moment. When it had ended by then it takes less time than was measured, and it is tried again, each
+    /// time a little earlier. Nothing is shown by one that was never killed.
     fn dies(&mut self, backed: &Backed, moment: u32) {
-        for _ in 0..5 {
-            let (time, started) = (self.takes * moment / 1000, Instant::now());
+        for earlier in 0..TRIES {
+            let (time, started) = (self.takes * moment / 1000 * (20 - earlier) / 20, Instant::now());
             let arguments = backed.arguments(self.arguments);
             let killed = killed_after(&backed.deployment.person, &arguments, None, time);
             let how = if killed { "killed" } else { "had ended" };
@@ -96,6 +101,10 @@ impl Victim {
             }
             self.takes = self.takes.min(started.elapsed());
         }
+        panic!(
+            "{} had ended {TRIES} times before moment {moment}: nothing was killed",
+            self.arguments.join(" ")
+        );
     }
 }
 
@@ -191,6 +200,7 @@ fn an_upgrade_killed_at_any_moment_is_completed_and_done_hosts_stay_untouched() 
     let before = started.elapsed().saturating_sub(staged + switch);
     println!("an upgrade takes {before:?}, {staged:?} of staging, and {switch:?} of switching");
     let nodes = cluster.im_versions().len();
+    let mut kills = 0;
     for moment in moments() {
         cluster.run(&["rollback", "--yes"]).ok();
         // Most of them where hosts are changed.
@@ -199,6 +209,7 @@ fn an_upgrade_killed_at_any_moment_is_completed_and_done_hosts_stay_untouched() 
             None => (None, before * moment / PREPARES),
         };
         let killed = killed_after(&cluster.person, &cluster.to("next"), phase, time);
+        kills += usize::from(killed);
         let status = cluster.run(&["status"]).result();
         let turns = status["upgrade"]["hosts"].as_array().cloned().unwrap_or_default();
         println!("  moment {moment}, killed: {killed}, it stood at {} {turns:?}", status["upgrade"]["phase"]);
@@ -216,6 +227,8 @@ fn an_upgrade_killed_at_any_moment_is_completed_and_done_hosts_stay_untouched() 
         }
         cluster.wait_well();
     }
+    let wanted = if is_long() { KILLED } else { 1 };
+    assert!(kills >= wanted, "only {kills} upgrades were killed before their end, of {wanted} at least");
     cluster.chat(&result, "killed");
     assert_eq!(cluster.upgrade("next").ok().changes(), 0);
 }
