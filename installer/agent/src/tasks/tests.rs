@@ -271,6 +271,27 @@ fn unit(place: &Place, content: &str) -> Task {
     )
 }
 
+/// As a replacement of a host keeps the IM cores down until the database is restored.
+#[test]
+fn a_service_that_shall_not_start_is_disabled_also_when_its_definition_changes() {
+    let place = Place::new();
+    let root = place.folder.path().join("root");
+    let mark = crate::supervisor::definition::enabled_mark(&root, "maxim-im");
+    let path = crate::supervisor::definition::path(&root, "maxim-im");
+    for file in [&mark, &path] {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "").unwrap();
+    }
+    let mut idle = unit(&place, "argv: [/bin/sleep, '300']\n");
+    let TaskKind::Unit(task) = &mut idle.kind else { unreachable!() };
+    (task.enabled, task.running) = (false, false);
+    for _ in 0..2 {
+        place.apply(&idle).unwrap();
+    }
+    assert!(!mark.exists() && fs::read_to_string(&path).unwrap().contains("sleep"));
+    assert_eq!(place.check(&idle).unwrap(), Change::None);
+}
+
 #[test]
 fn a_change_owes_a_restart_that_outlives_a_killed_run() {
     let place = Place::new();

@@ -3,7 +3,7 @@
 //! Steps: the old host is asked whether it is dead ([`dead`]); of a host that had data the set is chosen that it will
 //! come from; hosts of the new topology are connected, judged and locked; the plan is shown. Once it is approved, what
 //! the dead host knew is withdrawn ([`withdraw`]), and a record says that it has begun ([`record`]). A database host:
-//! the IM cores stop, so that nobody is served from an empty database; the stores are provisioned; the set is
+//! the IM cores stop and stay down ([`clients`]), so that nobody is served from an empty database; the stores are provisioned; the set is
 //! restored, and that is noted here and in the copy of the state. Then a whole install brings every host up, the IM
 //! cores too, and proves it by messages; uploaded files follow when the dead host had them.
 //!
@@ -11,6 +11,7 @@
 //! that cannot be reached is dead. A host that is only cut off must not come back with its services: it would serve
 //! what nobody else does. Other changes of the topology (`host add`, `host remove`) have their place beside this.
 
+mod clients;
 mod dead;
 mod record;
 mod withdraw;
@@ -24,8 +25,8 @@ use crate::error::EngineError;
 use crate::events::Timing;
 use crate::phases::plan::Material;
 use crate::phases::probe::DiskProbe;
-use crate::phases::{apply, connect, services};
-use crate::run::{Run, Session};
+use crate::phases::{apply, connect};
+use crate::run::Run;
 use crate::state::{self, StateDir};
 use maxim_model::Secret;
 use maxim_model::backup::SetKind;
@@ -278,7 +279,7 @@ impl Replacement<'_> {
             state::copy::publish(&run, &mut sessions)?;
             outcome.changes = 0;
             if data.has("database") && !record.restored {
-                stop_clients(&run, &mut sessions)?;
+                clients::keep_down(&run, &mut sessions, &tasks)?;
                 let (tasks, changes) = stores_only(&tasks, &changes);
                 outcome.changes = apply::apply(&run, &mut sessions, &tasks, &changes, &material)?;
             }
@@ -321,25 +322,6 @@ pub(crate) fn complete(
 ) -> Result<(), EngineError> {
     record::forget(&context.state)?;
     publish(context)
-}
-
-/// Stops what would open the database before it is what it was.
-fn stop_clients(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), EngineError> {
-    run.emitter.phase("stop", || {
-        let results = crate::fleet::for_each(sessions.iter_mut(), run.context.concurrency, |session| {
-            let known = |name: &String| {
-                session.facts.units.iter().any(|unit| unit.name == *name && !unit.active.is_empty())
-            };
-            let names: Vec<String> = [Role::Im]
-                .iter()
-                .filter(|role| session.host.roles.contains(role))
-                .map(|role| role.service())
-                .filter(known)
-                .collect();
-            session.writer.as_mut().map_or(Ok(()), |agent| services::stop(run, agent, "host replace", names))
-        });
-        EngineError::join(results.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
-    })
 }
 
 /// What makes the stores run, on every host: the IM cores come after the data.
