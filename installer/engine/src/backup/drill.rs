@@ -72,21 +72,17 @@ pub fn drill(context: &Context, set: Option<&str>) -> Result<DrillOutcome, Engin
             Ok::<_, EngineError>((stored, outcome))
         })();
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        let noted = tasks::write_record(&run, vault.agent(), |record| match &drilled {
-            Ok((_, outcome)) => {
-                record.drill = Some(Drilled {
-                    set: outcome.set.clone(),
-                    at_unix: now,
-                    recovery_ms: outcome.recovery_ms,
-                    lost_seconds: outcome.lost_seconds,
-                    rows: outcome.rows,
-                });
-            }
-            Err(error) => {
-                record.trouble = format!("the drill failed: {}", error.cause);
-                record.trouble_unix = now;
-            }
-        });
+        let ended = match &drilled {
+            Ok((_, outcome)) => Ok(Drilled {
+                set: outcome.set.clone(),
+                at_unix: now,
+                recovery_ms: outcome.recovery_ms,
+                lost_seconds: outcome.lost_seconds,
+                rows: outcome.rows,
+            }),
+            Err(error) => Err(format!("the drill failed: {}", error.cause)),
+        };
+        let noted = tasks::write_record(&run, vault.agent(), |record| record.drilled(ended, now));
         if let Err(error) = noted {
             run.emitter.warn(
                 &vault.host(),

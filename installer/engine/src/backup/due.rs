@@ -5,6 +5,7 @@ use super::{repository_host, sources};
 use crate::context::Context;
 use crate::error::EngineError;
 use maxim_model::backup::BackupRecord;
+use maxim_model::backup::record::Failing;
 use maxim_model::backup::schedule::Schedule;
 use maxim_model::topology::Topology;
 use serde::Serialize;
@@ -29,7 +30,8 @@ pub struct DueJob {
     pub job: Job,
     /// Its schedule.
     pub schedule: String,
-    /// Whether it is owed: it was due since it was done last, or was never done.
+    /// Whether it is owed: it was due since it was done last, or was never done, and what failed has waited
+    /// ([`Failing`]).
     pub owed: bool,
     /// Unix seconds of the next one; none: there is none within reach.
     pub next_unix: Option<i64>,
@@ -66,16 +68,23 @@ fn judge(topology: &Topology, record: &BackupRecord, now: i64) -> Result<Vec<Due
         Job::Verify => record.verify.as_ref().map(|done| done.at_unix),
         Job::Drill => record.drill.as_ref().map(|done| done.at_unix),
     };
+    let failing = |job: Job| match job {
+        // As soon as it can be: whoever has no new set loses more with every hour.
+        Job::Backup => None,
+        Job::Verify => record.verify_fails,
+        Job::Drill => record.drill_fails,
+    };
     let backup_by_schedule = !topology.backup.schedule.is_empty();
     Ok(schedules(topology)?
         .into_iter()
         .map(|(job, schedule)| {
             // Without a set there is nothing to read or to try, unless one is made before it in the same run.
             let possible = job == Job::Backup || backup_by_schedule || record.backup.is_some();
+            let waits = failing(job).is_some_and(|failing: Failing| failing.waits(now));
             DueJob {
                 job,
                 schedule: schedule.text().to_owned(),
-                owed: possible && schedule.is_owed(last(job), now),
+                owed: possible && !waits && schedule.is_owed(last(job), now),
                 next_unix: schedule.next_after(now),
             }
         })
@@ -125,7 +134,7 @@ mod tests {
     use super::{Job, calendars, judge};
     use crate::sample;
     use maxim_model::backup::BackupRecord;
-    use maxim_model::backup::record::Done;
+    use maxim_model::backup::record::{Done, Failing};
 
     const DAY: i64 = 86_400;
     /// A midnight.
@@ -158,6 +167,22 @@ mod tests {
             [Job::Backup, Job::Verify, Job::Drill],
             "at the very second"
         );
+    }
+
+    #[test]
+    fn what_fails_for_a_lasting_reason_waits_longer_each_time_and_a_backup_never() {
+        let failing = |times| Some(Failing { times, at_unix: NOW });
+        let record = |times| BackupRecord {
+            verify_fails: failing(times),
+            drill_fails: failing(times),
+            ..BackupRecord::default()
+        };
+        let all = [Job::Backup, Job::Verify, Job::Drill];
+        assert_eq!(owed(&record(1), NOW + 600), all);
+        assert_eq!(owed(&record(4), NOW + 600), [Job::Backup]);
+        assert_eq!(owed(&record(4), NOW + 5 * 3600), all);
+        let other = BackupRecord { drill_fails: failing(9), ..BackupRecord::default() };
+        assert_eq!(owed(&other, NOW + 600), [Job::Backup, Job::Verify]);
     }
 
     #[test]

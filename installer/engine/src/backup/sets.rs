@@ -60,21 +60,18 @@ pub fn verify(context: &Context, options: &VerifyOptions) -> Result<VerifyOutcom
     let mut vault = Vault::open(&run)?;
     vault.lock(&run, "backup verify")?;
     let verified = verify_in(&run, &mut vault, options, begun);
-    let noted = tasks::write_record(&run, vault.agent(), |record| match &verified {
-        Ok(outcome) => {
-            record.verify = Some(Done {
-                set: outcome.set.clone(),
-                at_unix: OffsetDateTime::now_utc().unix_timestamp(),
-                duration_ms: outcome.duration_ms,
-                bytes: outcome.compared,
-                added: 0,
-            });
-        }
-        Err(error) => {
-            record.trouble.clone_from(&error.cause);
-            record.trouble_unix = OffsetDateTime::now_utc().unix_timestamp();
-        }
-    });
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let ended = match &verified {
+        Ok(outcome) => Ok(Done {
+            set: outcome.set.clone(),
+            at_unix: now,
+            duration_ms: outcome.duration_ms,
+            bytes: outcome.compared,
+            added: 0,
+        }),
+        Err(error) => Err(error.cause.clone()),
+    };
+    let noted = tasks::write_record(&run, vault.agent(), |record| record.verified(ended, now));
     if let Err(error) = noted {
         run.emitter.warn(&vault.host(), "backup/record", error.cause, "`status` does not know of this run");
     }
