@@ -48,7 +48,7 @@ pub(crate) fn act_by(
     installed: &Installed,
 ) -> Result<Vec<ComponentStatus>, EngineError> {
     let (context, name) = (run.context, run.action());
-    // Before the lock: who holds it is not told what others wrote since.
+    // Before the lock: a newer state is fetched under that very lock, and not at all by whoever holds it already.
     let mut sessions = connect::connect(run)?;
     let acted = (|| {
         if let Some(error) = connect::errors(&mut sessions) {

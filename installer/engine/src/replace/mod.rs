@@ -3,9 +3,9 @@
 //! Steps: the old host is asked whether it is dead ([`dead`]); of a host that had data the set is chosen that it will
 //! come from; hosts of the new topology are connected, judged and locked; the plan is shown. Once it is approved, what
 //! the dead host knew is withdrawn ([`withdraw`]), and a record says that it has begun ([`record`]). A database host:
-//! the IM cores stop and stay down ([`clients`]), so that nobody is served from an empty database; the stores are provisioned; the set is
-//! restored, and that is noted here and in the copy of the state. Then a whole install brings every host up, the IM
-//! cores too, and proves it by messages; uploaded files follow when the dead host had them.
+//! the IM cores stop and stay down ([`clients`]), so that nobody is served from an empty database; the stores are
+//! provisioned; the set is restored, and that is noted here and in the copy of the state. Then a whole install brings
+//! every host up, the IM cores too, and proves it by messages; uploaded files follow when the dead host had them.
 //!
 //! A run that was killed is completed by the same command. What it deliberately does not do: decide whether a host
 //! that cannot be reached is dead. A host that is only cut off must not come back with its services: it would serve
