@@ -186,7 +186,10 @@ pub(crate) fn hold(run: &Run<'_>, sessions: &mut [Session<'_>]) -> Result<(), En
     }
     let who = now.map_or_else(
         || "it is gone".to_owned(),
-        |now| format!("generation {} was written by {} at {}", now.generation, now.by, now.at),
+        |now| {
+            let (by, at) = (now.by.escape_debug(), now.at.escape_debug());
+            format!("generation {} was written by {by} at {at}", now.generation)
+        },
     );
     Err(EngineError::refused(
         STALE,
