@@ -4,7 +4,7 @@
 # Steps: find out whether a source is newer than the last build (one `find`, some milliseconds); if so,
 # install what building needs (tests/setup build), build, and copy the programs to a place of this
 # checkout's own, so that a later build never swaps a program under a running service; make the web chat
-# where npm is; then exec, so that a signal reaches the program and not a shell.
+# (npm is installed too, on Debian as root); then exec, so that a signal reaches the program and not a shell.
 #
 # It tells the program where it was started from: MAXIM_CHECKOUT (this folder), MAXIM_BIN_DIR (maxim-ctl,
 # maxim-im, maxim-console) and, when the web chat was made, MAXIM_WEB_ROOT.
@@ -102,6 +102,10 @@ build() {
 web() {
   local log=$place/web.log
   [ -x "$root/im-core/web/build" ] || return 0
+  if ! command -v npm >/dev/null 2>&1 && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    say "Installing npm, which the web chat is made with"
+    "$root/tests/setup" web >"$log" 2>&1 </dev/null || tail -n 5 "$log" >&2
+  fi
   if "$root/im-core/web/build" "$place/web" >"$log" 2>&1 </dev/null; then
     : >"$place/web-tried"
     return 0
