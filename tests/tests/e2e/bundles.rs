@@ -308,3 +308,71 @@ fn a_broken_bundle_changes_no_host() {
     make_key(&cluster.person.home().join("other.key"), &other);
     changes_no_host(&cluster, bundle(), &other, &["another key", "fingerprint"]);
 }
+
+/// An archive of `tar` and `zstd` that is exactly `size` bytes long: what is left is a frame that decoders skip (RFC 8878
+/// §3.1.2).
+fn archive_of(folder: &Path, tar: &[&str], size: u64) -> Vec<u8> {
+    let script = "tar -P --create \"$@\" | zstd -q -c";
+    let made = Command::new("sh").args(["-c", script, "sh"]).args(tar).current_dir(folder).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut archive = made.stdout;
+    let left = usize::try_from(size).unwrap() - archive.len() - 8;
+    archive.extend(0x184D_2A50_u32.to_le_bytes());
+    archive.extend(u32::try_from(left).unwrap().to_le_bytes());
+    archive.resize(archive.len() + left, 0);
+    archive
+}
+
+/// Whoever signs a bundle may still not write outside the folder of an image: members with `..`, absolute ones, and links
+/// that lead out are refused by the host that unpacks them.
+#[test]
+fn a_signed_image_whose_members_lead_out_is_refused_by_its_host() {
+    let cluster = Cluster::of_one();
+    let person = &cluster.person;
+    let path = copy(person);
+    let (secret, public) = (person.home().join("other.key"), person.home().join("other.pub"));
+    make_key(&secret, &public);
+    let text = |path: &Path| fs::read_to_string(path).unwrap().lines().nth(1).unwrap().to_owned();
+    let (own, key) = (text(&key_of(bundle())), text(&public));
+    let image = members(&path).into_iter().find(|member| member.name.contains("redis")).unwrap();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let hash = |bytes: &[u8]| hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    let mut honest = vec![0; usize::try_from(image.size).unwrap()];
+    file.read_exact_at(&mut honest, image.content).unwrap();
+    let mut was = hash(&honest);
+    drop(honest);
+
+    let folder = person.home().join("archive");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("maxim-evil"), "evil").unwrap();
+    std::os::unix::fs::symlink("../../../../etc", folder.join("out")).unwrap();
+    let named = |name: &str| format!("--transform=s,maxim-evil,{name},");
+    let (parents, absolute) = (named("../../../maxim-evil"), named("/var/maxim-evil"));
+    for (tar, words) in [
+        (vec![parents.as_str(), "maxim-evil"], "../../../maxim-evil` leads out"),
+        (vec![absolute.as_str(), "maxim-evil"], "/var/maxim-evil` leads out"),
+        (vec!["out"], "leads out"),
+    ] {
+        let archive = archive_of(&folder, &tar, image.size);
+        file.write_all_at(&archive, image.content).unwrap();
+        let now = hash(&archive);
+        sign_anew(person, &path, secret.to_str().unwrap(), "x86_64", |manifest| {
+            assert!(manifest.contains(&was));
+            manifest.replace(&was, &now).replace(&own, &key)
+        });
+        was = now;
+        let (bundle, key) = (path.to_str().unwrap(), public.to_str().unwrap());
+        person.run(&["bundle", "verify", bundle, "--trust-key", key]).ok();
+        let mut arguments = install_arguments(&cluster.file);
+        for (flag, value) in [("--bundle", bundle), ("--trust-key", key)] {
+            let at = arguments.iter().position(|argument| argument == flag).unwrap();
+            value.clone_into(&mut arguments[at + 1]);
+        }
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let outcome = person.run(&arguments);
+        assert_ne!(outcome.code, 0, "{}", outcome.stdout);
+        outcome.says(&[words, "solo"]);
+        let found = cluster.testbed.host("solo").sh("find / -xdev -name 'maxim-evil*'").unwrap();
+        assert_eq!(found.trim(), "", "something was unpacked");
+    }
+}

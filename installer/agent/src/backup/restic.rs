@@ -394,16 +394,19 @@ fn unlock(channel: &dyn Channel, restic: &Restic) -> Result<()> {
     restic.check(channel, &["unlock"], OPEN).map(drop)
 }
 
-/// Makes the repository unless it is there and opens. restic's own file `config` is the only thing that tells.
+/// Makes the repository unless it is there and opens. restic's own file `config` is the only thing that tells. A run that
+/// was killed may have left its lock, which keeps every tool from checking the repository: that is taken away
+/// meanwhile, for opening a repository costs either of them half a second of one processor.
 fn init(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>> {
+    let mut unlocking = restic.start(&["unlock".to_owned()])?;
     let (status, said) = restic.run(channel, &["cat", "config", "--no-lock"], OPEN)?;
+    let (unlocked, words) = unlocking.wait(OPEN, || !channel.is_gone())?;
     match status.code() {
-        Some(0) => {
-            // A run that was killed may have left its lock, which keeps every tool from checking the repository.
-            unlock(channel, restic)?;
+        Some(0) if unlocked.success() => {
             let id = said.iter().find_map(|value| value["id"].as_str()).unwrap_or_default();
             Ok(vec![serde_json::json!({"message_type": "opened", "id": id})])
         }
+        Some(0) => Err(restic.failure("unlock", unlocked, &lines(&words))),
         Some(10) => restic.check(channel, &["init"], OPEN),
         _ => Err(restic.failure("cat", status, &said)),
     }
