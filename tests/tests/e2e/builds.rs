@@ -97,6 +97,16 @@ fn two_builds_from_one_lock_file_are_the_same_bytes() {
         "the secret key is not in the bundle"
     );
 
+    // Where it was compiled is nobody's business, and would make each place's programs others.
+    for place in [maxim_tests::hosts::cache(), checkout().to_owned()] {
+        for program in ["maxim-ctl", "maxim-im", "maxim-console"] {
+            let bytes = fs::read(programs().join(program)).unwrap();
+            let place = place.to_str().unwrap().as_bytes();
+            let names = bytes.windows(place.len()).any(|window| window == place);
+            assert!(!names, "{program} names {}", String::from_utf8_lossy(place));
+        }
+    }
+
     if std::env::var_os("MAXIM_TEST_ALL").is_some() {
         // All but the compiler's output made again: another cache, with the same compiled programs and tools.
         let cache = person.home().join("cache");
