@@ -334,7 +334,7 @@ fn a_signed_image_whose_members_lead_out_is_refused_by_its_host() {
     make_key(&secret, &public);
     let text = |path: &Path| fs::read_to_string(path).unwrap().lines().nth(1).unwrap().to_owned();
     let (own, key) = (text(&key_of(bundle())), text(&public));
-    let image = members(&path).into_iter().find(|member| member.name.contains("redis")).unwrap();
+    let image = members(&path).into_iter().find(|member| member.name.starts_with("images/redis")).unwrap();
     let file = File::options().read(true).write(true).open(&path).unwrap();
     let hash = |bytes: &[u8]| hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
     let mut honest = vec![0; usize::try_from(image.size).unwrap()];
