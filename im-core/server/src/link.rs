@@ -74,6 +74,8 @@ const SCRATCH: usize = 32 * 1024;
 const UNWRITTEN: usize = 64 * 1024;
 /// A client that takes nothing for so long, with something to take, is gone.
 const STALLED: Duration = Duration::from_mins(1);
+/// How long a peer may take to hear that the stream has ended, and to end its own side.
+const LINGER: Duration = Duration::from_millis(500);
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
@@ -225,7 +227,9 @@ impl Link {
         std::future::poll_fn(|context| self.poll_write(context)).await
     }
 
-    /// Says goodbye and closes; at most two seconds.
+    /// Says goodbye and closes; at most two seconds. What the peer was still sending is read and dropped for a moment: a
+    /// socket that is closed with something unread is reset, and the peer then loses what was said last, the
+    /// acknowledgement of its messages for one.
     pub async fn close(&mut self) {
         match self.framing {
             Framing::Stream => self.put("</stream:stream>"),
@@ -237,8 +241,23 @@ impl Link {
         let all = async {
             let _ = self.flush().await;
             let _ = std::future::poll_fn(|context| self.transport.poll_shutdown(context)).await;
+            let _ =
+                tokio::time::timeout(LINGER, std::future::poll_fn(|context| self.poll_drop(context))).await;
         };
         let _ = tokio::time::timeout(Duration::from_secs(2), all).await;
+    }
+
+    /// Reads and drops; ready at the peer's end.
+    fn poll_drop(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        BUFFER.with_borrow_mut(|scratch| {
+            loop {
+                let mut buffer = ReadBuf::new(scratch);
+                match ready!(self.transport.poll_read(context, &mut buffer)) {
+                    Ok(()) if !buffer.filled().is_empty() => {}
+                    _ => return Poll::Ready(()),
+                }
+            }
+        })
     }
 }
 
