@@ -2,10 +2,12 @@
 //! kept to a bound, its whole process group killed when it is dropped before it ended.
 
 use crate::error::{Failure, Result};
-use crate::process::{PATH, describe};
+use crate::process::{Invocation, PATH, describe};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid, getsid, setsid};
 use std::io::Read;
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
@@ -14,7 +16,9 @@ use std::time::{Duration, Instant};
 /// Bytes kept of what it says.
 const WORDS: u64 = 64 << 10;
 /// How far behind those who serve, 0 to 19.
-const NICENESS: &str = "10";
+const NICENESS: &str = "19";
+/// Bytes that may wait in the pipe from a child: what dumps and what takes the dump seldom wait for each other then.
+const PIPE: i32 = 1 << 20;
 
 /// A running child.
 pub struct Running {
@@ -35,15 +39,22 @@ pub fn start(
 }
 
 /// The same for what may take its time: whatever serves on this host goes first.
+///
+/// Niceness weighs only among the processes of one session, where the kernel makes a scheduling group of each (sched(7),
+/// "The autogroup feature"): so it gets a session of its own, and the group's niceness is set.
 pub fn start_behind(
     title: &str,
     program: &str,
     arguments: &[String],
     environment: &[(&str, &str)],
 ) -> Result<Running> {
-    let arguments: Vec<String> =
-        ["-n", NICENESS, program].into_iter().map(str::to_owned).chain(arguments.iter().cloned()).collect();
-    start(title, "nice", &arguments, environment)
+    let script = format!("echo {NICENESS} >/proc/self/autogroup; exec nice -n {NICENESS} \"$@\"");
+    let arguments: Vec<String> = ["sh", "-c", &script, "sh", program]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(arguments.iter().cloned())
+        .collect();
+    launch(title, "setsid", &arguments, environment, None, false)
 }
 
 /// The same as another user and group.
@@ -54,6 +65,18 @@ pub fn start_as(
     environment: &[(&str, &str)],
     identity: Option<(u32, u32)>,
 ) -> Result<Running> {
+    launch(title, program, arguments, environment, identity, true)
+}
+
+/// `group`: makes it the leader of a process group; a program that makes a session of its own does that itself.
+fn launch(
+    title: &str,
+    program: &str,
+    arguments: &[String],
+    environment: &[(&str, &str)],
+    identity: Option<(u32, u32)>,
+    group: bool,
+) -> Result<Running> {
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -62,10 +85,12 @@ pub fn start_as(
         .env("LC_ALL", "C.UTF-8")
         .envs(environment.iter().copied())
         .current_dir("/")
-        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if group {
+        command.process_group(0);
+    }
     if let Some((user, group)) = identity {
         command.uid(user).gid(group);
     }
@@ -74,6 +99,10 @@ pub fn start_as(
         outcome: format!("could not be started: {error}"),
         tail: String::new(),
     })?;
+    if let Some(pipe) = &child.stdout {
+        // Less is only slower.
+        let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(PIPE));
+    }
     let stderr = child.stderr.take();
     let words = std::thread::spawn(move || {
         let mut text = Vec::new();
@@ -166,6 +195,8 @@ impl Running {
     pub fn kill(&mut self) {
         if !self.ended {
             let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
+            // Its group may not be there yet.
+            let _ = self.child.kill();
             let _ = self.child.wait();
             self.ended = true;
         }
@@ -182,4 +213,18 @@ impl Drop for Running {
 pub fn tail(words: &str) -> String {
     let lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(5)..].join("; ")
+}
+
+/// From here on this process, and what it starts, goes behind whatever serves on this host (see [`start_behind`]).
+pub fn go_behind() {
+    let own = getsid(None).is_ok_and(|session| session == getpid());
+    if own || setsid().is_ok() {
+        // A kernel without scheduling groups has no such file.
+        let _ = std::fs::write("/proc/self/autogroup", NICENESS);
+    }
+    let pid = getpid().to_string();
+    // A host without the program: slower for the others, and nothing else.
+    if let Ok(renice) = Invocation::new("renice", &["-n", NICENESS, "-p", &pid]) {
+        let _ = renice.run(Duration::from_secs(5));
+    }
 }

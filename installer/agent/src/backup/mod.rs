@@ -4,10 +4,14 @@
 //! is put in the place of what serves by the request that receives it: that is a request of its own, of one step.
 
 mod child;
+mod cut;
 mod drill;
 mod feed;
+mod loading;
+mod memo;
 mod near;
 mod pack;
+mod pump;
 mod restic;
 mod server;
 mod sqlite;
@@ -47,10 +51,12 @@ pub fn answer(request: BackupRequest, scope: &Scope, channel: &mut dyn Channel) 
             channel.reply(&reply)
         }
         BackupRequest::Send { source } => {
+            child::go_behind();
             let reply = send(scope, &source, channel)?;
             channel.reply(&reply)
         }
         BackupRequest::Store { source, access, file, tags, host } => {
+            child::go_behind();
             let names = storing::Names { file: &file, tags: &tags, host: &host };
             near::store(channel, &access, &names, |outlet| send(scope, &source, outlet))
         }

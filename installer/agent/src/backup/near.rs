@@ -6,7 +6,7 @@
 
 use super::child::Running;
 use super::restic::{self, Restic};
-use super::storing::{Names, Storing};
+use super::storing::{Names, Starting, Storing};
 use crate::error::{Failure, Result};
 use crate::link::raw::{Channel, Frame};
 use maxim_model::backup::RepositoryAccess;
@@ -55,10 +55,31 @@ impl Passed {
     }
 }
 
+/// How far restic is. It opens the repository while the source begins.
+enum Stage<'a> {
+    Starting(Starting<'a>),
+    Storing(Storing<'a>),
+    /// It did not begin, and that was said.
+    Failed,
+}
+
+impl<'a> Stage<'a> {
+    fn storing(&mut self, engine: &dyn Channel) -> Result<&mut Storing<'a>> {
+        *self = match std::mem::replace(self, Self::Failed) {
+            Self::Starting(starting) => Self::Storing(starting.ready(engine)?),
+            begun => begun,
+        };
+        match self {
+            Self::Storing(storing) => Ok(storing),
+            _ => Err(Failure::Invalid("restic did not begin".into())),
+        }
+    }
+}
+
 /// Takes what a source sends.
 struct Outlet<'a> {
     engine: &'a mut dyn Channel,
-    storing: Storing<'a>,
+    stage: Stage<'a>,
     passed: Passed,
     /// Bytes of the source so far.
     read: u64,
@@ -74,7 +95,7 @@ impl Channel for Outlet<'_> {
     }
 
     fn raw(&mut self, bytes: &[u8]) -> Result<()> {
-        self.storing.put(bytes)?;
+        self.stage.storing(&*self.engine)?.put(bytes)?;
         self.passed.note(self.engine, bytes, Some(self.read))
     }
 
@@ -95,13 +116,21 @@ pub fn store(
     send: impl FnOnce(&mut dyn Channel) -> Result<Reply>,
 ) -> Result<()> {
     let restic = Restic::open(access)?;
-    let storing = Storing::begin(engine, &restic, names)?;
-    let mut outlet = Outlet { engine, storing, passed: Passed::new(), read: 0 };
+    let stage = Stage::Starting(Starting::start(&restic, names)?);
+    let mut outlet = Outlet { engine, stage, passed: Passed::new(), read: 0 };
     let sent = send(&mut outlet);
-    let Outlet { engine, storing, passed, .. } = outlet;
-    let mut sent = match sent {
-        Ok(sent) => sent,
-        Err(failure) => return Err(storing.broken(engine, failure)),
+    let Outlet { engine, stage, passed, .. } = outlet;
+    let (mut sent, storing) = match (sent, stage) {
+        (Ok(sent), Stage::Storing(storing)) => (sent, storing),
+        // Not even a byte.
+        (Ok(sent), Stage::Starting(starting)) => (sent, starting.ready(engine)?),
+        (Ok(_), Stage::Failed) => return Err(Failure::Invalid("restic did not begin".into())),
+        (Err(failure), Stage::Storing(storing)) => return Err(storing.broken(engine, failure)),
+        (Err(failure), Stage::Starting(starting)) => {
+            starting.abandon();
+            return Err(failure);
+        }
+        (Err(failure), Stage::Failed) => return Err(failure),
     };
     let said = storing.whole(engine)?;
     if let Reply::Backup(BackupReply::Sent { sha256, .. }) = &mut sent {

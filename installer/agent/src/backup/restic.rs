@@ -6,13 +6,14 @@
 //! [`super::feed`]).
 
 use super::child::{self, Running};
+use super::memo::Memo;
 use super::storing::{self, Names};
 use super::stream;
 use crate::error::{Failure, Result};
 use crate::files::{Ownership, absolute, remove_any, write_atomic};
 use crate::link::raw::Channel;
 use crate::process::{describe, find};
-use maxim_model::backup::manifest::TAG;
+use maxim_model::backup::manifest::{MANIFEST_FILE, TAG};
 use maxim_model::backup::wire::{BackupReply, ResticCommand};
 use maxim_model::backup::{Repository, RepositoryAccess};
 use maxim_model::wire::Reply;
@@ -146,6 +147,7 @@ impl Drop for Private {
 pub struct Restic {
     program: Program,
     pub(super) private: Private,
+    memo: Memo,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
 }
@@ -212,7 +214,7 @@ impl Restic {
                 environment.push(("AWS_EC2_METADATA_DISABLED", "true".into()));
             }
         }
-        Ok(Self { program, private, arguments, environment })
+        Ok(Self { program, private, memo: Memo::of(&work, access), arguments, environment })
     }
 
     pub(super) fn start(&self, command: &[String]) -> Result<Running> {
@@ -337,7 +339,12 @@ pub fn answer(channel: &mut dyn Channel, access: &RepositoryAccess, command: &Re
             restic.check(channel, &["stats", "--no-lock", "--mode", "raw-data"], Duration::from_mins(30))?
         }
         ResticCommand::Backup { file, tags, host } => {
-            storing::backup(channel, &restic, &Names { file, tags, host })?
+            let said = storing::backup(channel, &restic, &Names { file, tags, host })?;
+            if file == MANIFEST_FILE {
+                // The last of a set.
+                restic.memo.settle()?;
+            }
+            said
         }
         ResticCommand::Dump { snapshot, file } => return dump(channel, &restic, snapshot, file),
         ResticCommand::Tag { snapshot, add, remove } => {
@@ -349,8 +356,7 @@ pub fn answer(channel: &mut dyn Channel, access: &RepositoryAccess, command: &Re
                 words.extend(["--remove", tag.as_str()]);
             }
             words.push(identifier(snapshot)?);
-            unlock(channel, &restic)?;
-            restic.check(channel, &words, OPEN)?
+            change(channel, &restic, &words, OPEN)?
         }
         ResticCommand::Check { percent } => {
             let share = format!("--read-data-subset={}%", percent.min(&100));
@@ -360,8 +366,7 @@ pub fn answer(channel: &mut dyn Channel, access: &RepositoryAccess, command: &Re
             } else if *percent > 0 {
                 words.push(&share);
             }
-            unlock(channel, &restic)?;
-            restic.check(channel, &words, LONG)?
+            change(channel, &restic, &words, LONG)?
         }
         ResticCommand::Forget { snapshots } => {
             let mut words = vec!["forget"];
@@ -371,14 +376,10 @@ pub fn answer(channel: &mut dyn Channel, access: &RepositoryAccess, command: &Re
             if snapshots.is_empty() {
                 Vec::new()
             } else {
-                unlock(channel, &restic)?;
-                restic.check(channel, &words, Duration::from_mins(30))?
+                change(channel, &restic, &words, Duration::from_mins(30))?
             }
         }
-        ResticCommand::Prune => {
-            unlock(channel, &restic)?;
-            restic.check(channel, &["prune"], LONG)?
-        }
+        ResticCommand::Prune => change(channel, &restic, &["prune"], LONG)?,
     };
     channel.reply(&Reply::Backup(BackupReply::Restic { said }))
 }
@@ -389,15 +390,34 @@ fn identifier(text: &str) -> Result<&str> {
     if fine { Ok(text) } else { Err(Failure::Invalid(format!("`{}` is no snapshot", text.escape_debug()))) }
 }
 
-/// Takes away locks of runs that are dead (never those of living ones).
-fn unlock(channel: &dyn Channel, restic: &Restic) -> Result<()> {
-    restic.check(channel, &["unlock"], OPEN).map(drop)
+/// Runs a command that locks the repository. First takes away locks of runs that are dead (never those of living ones).
+fn change(channel: &dyn Channel, restic: &Restic, words: &[&str], patience: Duration) -> Result<Vec<Value>> {
+    let settled = restic.memo.busy()?;
+    restic.check(channel, &["unlock"], OPEN)?;
+    let said = restic.check(channel, words, patience)?;
+    if settled {
+        restic.memo.settle()?;
+    }
+    Ok(said)
 }
 
 /// Makes the repository unless it is there and opens. restic's own file `config` is the only thing that tells. A run that
 /// was killed may have left its lock, which keeps every tool from checking the repository: that is taken away
-/// meanwhile, for opening a repository costs either of them half a second of one processor.
+/// meanwhile, for opening a repository costs either of them half a second of one processor. None of that is done when
+/// the last run has ended well; should the repository be gone since, that is said as soon as something is stored.
 fn init(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>> {
+    if let Some(id) = restic.memo.settled() {
+        restic.memo.busy()?;
+        return Ok(vec![serde_json::json!({"message_type": "opened", "id": id})]);
+    }
+    let said = open(channel, restic)?;
+    if let Some(id) = said.iter().find_map(|value| value["id"].as_str()) {
+        restic.memo.opened(id)?;
+    }
+    Ok(said)
+}
+
+fn open(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>> {
     let mut unlocking = restic.start(&["unlock".to_owned()])?;
     let (status, said) = restic.run(channel, &["cat", "config", "--no-lock"], OPEN)?;
     let (unlocked, words) = unlocking.wait(OPEN, || !channel.is_gone())?;

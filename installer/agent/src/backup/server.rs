@@ -6,27 +6,24 @@
 //! tables or databases in one statement and keeps what was there as `NAME_before`.
 
 use super::child::{self, Running};
-use super::pack::{Packer, Unpacker};
+use super::pump::{Pumped, pump};
 use super::stream;
-use super::sums::{Dialect, Scanner};
+use super::sums::{Dialect, Lines, Scanner};
 use crate::deadline::Deadline;
 use crate::error::{Failure, Result};
 use crate::link::raw::Channel;
 use crate::tasks::sql::server::{Server, literal, server};
 use maxim_model::backup::TableSum;
-use maxim_model::backup::wire::{BackupReply, FRAME};
+use maxim_model::backup::wire::BackupReply;
 use maxim_model::task::{SqlAccess, SqlEngine};
 use maxim_model::wire::Reply;
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 /// Seconds that a statement may take.
 const STATEMENT: u64 = 300;
 /// A program that has closed its output ends at once.
-const END: Duration = Duration::from_mins(1);
-/// The end of loading: indexes are made and everything is committed.
-const LOADED: Duration = Duration::from_hours(2);
+pub(super) const END: Duration = Duration::from_mins(1);
 
 /// A name as rights have it, where `_` stands for any letter.
 fn pattern(name: &str) -> String {
@@ -35,8 +32,8 @@ fn pattern(name: &str) -> String {
 
 /// A database of a server.
 pub struct Database {
-    access: SqlAccess,
-    name: String,
+    pub(super) access: SqlAccess,
+    pub(super) name: String,
 }
 
 impl Database {
@@ -68,7 +65,7 @@ impl Database {
         })
     }
 
-    fn received(&self) -> String {
+    pub(super) fn received(&self) -> String {
         format!("{}_restore", self.name)
     }
 
@@ -76,14 +73,14 @@ impl Database {
         format!("{}_before", self.name)
     }
 
-    fn dialect(&self) -> Dialect {
+    pub(super) fn dialect(&self) -> Dialect {
         match self.access.engine {
             SqlEngine::Mariadb => Dialect::Mariadb,
             SqlEngine::Postgresql => Dialect::Postgresql,
         }
     }
 
-    fn server(&self) -> Result<Server<'_>> {
+    pub(super) fn server(&self) -> Result<Server<'_>> {
         server(&self.access, Deadline::after(STATEMENT))?.ok_or_else(|| Failure::Service {
             service: self.access.service.clone(),
             what: "does not run".into(),
@@ -100,7 +97,7 @@ impl Database {
             .unwrap_or_default())
     }
 
-    fn version(server: &Server<'_>) -> String {
+    pub(super) fn version(server: &Server<'_>) -> String {
         let sql = match server.access.engine {
             SqlEngine::Mariadb => "SELECT VERSION();\n",
             SqlEngine::Postgresql => "SHOW server_version;\n",
@@ -179,44 +176,6 @@ impl Database {
         child::start_behind(&format!("dump of {name}"), "chroot", &arguments, &[])
     }
 
-    /// Starts the client that reads a dump.
-    fn load(&self, server: &Server<'_>, name: &str) -> Result<Running> {
-        let socket = &self.access.socket;
-        let administrator = &self.access.administrator;
-        let mut arguments = vec![server.root(), server.client()?];
-        match self.access.engine {
-            SqlEngine::Mariadb => {
-                let fixed = [
-                    "--no-defaults",
-                    "--protocol=socket",
-                    "--binary-mode",
-                    "--default-character-set=utf8mb4",
-                    "--max-allowed-packet=64M",
-                ];
-                arguments.extend(fixed.map(str::to_owned));
-                arguments.push(format!("--socket={socket}"));
-                arguments.push(format!("--user={administrator}"));
-                arguments.push(name.to_owned());
-            }
-            SqlEngine::Postgresql => {
-                let fixed = [
-                    "--no-psqlrc",
-                    "--no-password",
-                    "--quiet",
-                    "--output=/dev/null",
-                    "--set=ON_ERROR_STOP=1",
-                    "--single-transaction",
-                ];
-                arguments.extend(fixed.map(str::to_owned));
-                arguments.push(format!("--host={socket}"));
-                arguments.push(format!("--port={}", server.port()));
-                arguments.push(format!("--username={administrator}"));
-                arguments.push(format!("--dbname={name}"));
-            }
-        }
-        child::start(&format!("loading of {name}"), "chroot", &arguments, &[])
-    }
-
     fn lacks(&self, program: &str) -> Failure {
         Failure::refused(
             format!("the image of {} holds no {program}", self.access.service),
@@ -240,24 +199,7 @@ impl Database {
         let version = Self::version(&server);
         let point = stream::now_unix();
         let mut dump = self.dump(&server, &self.name)?;
-        let mut output = dump.stdout()?;
-        let (mut scanner, mut packer) = (Scanner::new(self.dialect()), Packer::new()?);
-        let (mut read, mut bytes) = (0, 0);
-        let content = stream::read(&mut output, "the dump", |piece| {
-            scanner.feed(piece);
-            packer.feed(piece, scanner.edges())?;
-            read += piece.len() as u64;
-            while packer.packed().len() >= FRAME {
-                let packed: Vec<u8> = packer.packed().drain(..FRAME).collect();
-                bytes += FRAME as u64;
-                stream::chunk(channel, &packed, read)?;
-            }
-            Ok(())
-        })?;
-        for packed in packer.finish()?.chunks(FRAME) {
-            bytes += packed.len() as u64;
-            stream::chunk(channel, packed, content)?;
-        }
+        let Pumped { scanner, content, bytes } = pump(&mut dump, self.dialect(), channel)?;
         dump.check(END)?;
         if !scanner.is_complete() {
             return Err(self.cut_off(&self.name));
@@ -265,12 +207,14 @@ impl Database {
         Ok(stream::sent(bytes, content, scanner.finish(), version, point))
     }
 
-    fn sums_of(&self, server: &Server<'_>, name: &str) -> Result<Vec<TableSum>> {
+    pub(super) fn sums_of(&self, server: &Server<'_>, name: &str) -> Result<Vec<TableSum>> {
         let mut dump = self.dump(server, name)?;
         let mut output = dump.stdout()?;
-        let mut scanner = Scanner::new(self.dialect());
+        let (mut scanner, mut lines) = (Scanner::new(self.dialect()), Lines::default());
         stream::read(&mut output, "the dump", |piece| {
-            scanner.feed(piece);
+            lines.feed(piece, |line| {
+                scanner.line(line);
+            });
             Ok(())
         })?;
         dump.check(END)?;
@@ -287,7 +231,7 @@ impl Database {
         Ok(stream::sent(0, 0, self.sums_of(&server, &self.name)?, Self::version(&server), point))
     }
 
-    fn drop_database(server: &Server<'_>, name: &str) -> Result<()> {
+    pub(super) fn drop_database(server: &Server<'_>, name: &str) -> Result<()> {
         let sql = match server.access.engine {
             SqlEngine::Mariadb => format!("DROP DATABASE IF EXISTS `{name}`;\n"),
             SqlEngine::Postgresql => format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE);\n"),
@@ -295,63 +239,7 @@ impl Database {
         server.run("postgres", sql).map(drop)
     }
 
-    /// Loads a dump beside the database that serves, and says what is in it then.
-    pub fn receive(&self, channel: &mut dyn Channel) -> Result<Reply> {
-        let server = self.server()?;
-        let name = self.received();
-        Self::drop_database(&server, &name)?;
-        server.create_schema(&name)?;
-        let outcome = self.loaded(channel, &server, &name);
-        if outcome.is_err() {
-            // Half a database is of no use; what remains of it is dropped by the next run too.
-            let _ = Self::drop_database(&server, &name);
-        }
-        outcome
-    }
-
-    fn loaded(&self, channel: &mut dyn Channel, server: &Server<'_>, name: &str) -> Result<Reply> {
-        let mut load = self.load(server, name)?;
-        let mut input = load.stdin()?;
-        let mut output = load.stdout()?;
-        let drain = std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
-        let (mut scanner, mut unpacker) = (Scanner::new(self.dialect()), Unpacker::new());
-        let mut content = 0;
-        let mut take = |piece: &[u8]| {
-            scanner.feed(piece);
-            content += piece.len() as u64;
-            input
-                .write_all(piece)
-                .map_err(|error| Failure::Invalid(format!("the database's client went away: {error}")))
-        };
-        let taken = stream::receive(channel, |piece| unpacker.feed(piece, &mut take))
-            .and_then(|bytes| unpacker.finish(&mut take).map(|()| bytes));
-        let taken = match taken {
-            Ok(bytes) if !scanner.is_complete() => {
-                load.kill();
-                return Err(Failure::Content {
-                    what: format!("the dump ends too early, after {bytes} bytes"),
-                    hint: "verify the repository with `maxim.ctl backup verify` and restore an older set"
-                        .into(),
-                });
-            }
-            Ok(bytes) => bytes,
-            Err(failure) => {
-                // What the client said tells more than that it went away.
-                if let Failure::Invalid(_) = failure {
-                    drop(input);
-                    load.check(END)?;
-                }
-                load.kill();
-                return Err(failure);
-            }
-        };
-        drop(input);
-        load.check(LOADED)?;
-        let _ = drain.join();
-        Ok(stream::sent(taken, content, self.sums_of(server, name)?, Self::version(server), 0))
-    }
-
-    fn tables(server: &Server<'_>, name: &str) -> Result<Vec<String>> {
+    pub(super) fn tables(server: &Server<'_>, name: &str) -> Result<Vec<String>> {
         let sql = format!(
             "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_TYPE = 'BASE TABLE' ORDER BY TABLE_NAME;\n",
             literal(name)

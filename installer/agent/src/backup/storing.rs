@@ -7,7 +7,7 @@ use crate::error::{Failure, Result};
 use crate::link::raw::Channel;
 use maxim_model::backup::manifest::PACKED;
 use serde_json::Value;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -36,9 +36,18 @@ pub struct Storing<'r> {
     place: PathBuf,
 }
 
-impl<'r> Storing<'r> {
-    /// Starts restic, and waits until it takes bytes.
-    pub fn begin(channel: &dyn Channel, restic: &'r Restic, names: &Names<'_>) -> Result<Self> {
+/// A restic that opens the repository.
+pub struct Starting<'r> {
+    restic: &'r Restic,
+    running: Running,
+    reader: JoinHandle<Vec<Value>>,
+    listener: UnixListener,
+    place: PathBuf,
+}
+
+impl<'r> Starting<'r> {
+    /// Starts restic.
+    pub fn start(restic: &'r Restic, names: &Names<'_>) -> Result<Self> {
         let place = restic.private.place("feed");
         let listener = crate::unix::listen(&place)?;
         listener.set_nonblocking(true).map_err(Failure::file("listen on", &place))?;
@@ -62,6 +71,12 @@ impl<'r> Storing<'r> {
         let mut running = restic.start(&command)?;
         let output = running.stdout()?;
         let reader = std::thread::spawn(move || said(output));
+        Ok(Self { restic, running, reader, listener, place })
+    }
+
+    /// Waits until it takes bytes.
+    pub fn ready(self, channel: &dyn Channel) -> Result<Storing<'r>> {
+        let Self { restic, mut running, reader, listener, place } = self;
         let accepted = accept(&listener, &mut running, channel).inspect_err(|_| {
             // Asked to end, it takes its lock away; that it did not begin is known already.
             let _ = running.wait(Duration::ZERO, || false);
@@ -71,9 +86,16 @@ impl<'r> Storing<'r> {
             return Err(Failure::Invalid("restic ended before it took anything".into()));
         };
         socket.set_write_timeout(Some(STALL)).map_err(Failure::file("write to", &place))?;
-        Ok(Self { restic, running, reader, socket, place })
+        Ok(Storing { restic, running, reader, socket, place })
     }
 
+    /// There is nothing to take: it ends, and takes its lock away.
+    pub fn abandon(mut self) {
+        let _ = self.running.wait(Duration::ZERO, || false);
+    }
+}
+
+impl Storing<'_> {
     /// The next bytes.
     pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
         feed::piece(&mut self.socket, bytes).map_err(|error| {
@@ -130,7 +152,7 @@ fn finish(
 
 /// Makes a snapshot of a stream that comes from the engine.
 pub fn backup(channel: &mut dyn Channel, restic: &Restic, names: &Names<'_>) -> Result<Vec<Value>> {
-    let mut storing = Storing::begin(channel, restic, names)?;
+    let mut storing = Starting::start(restic, names)?.ready(channel)?;
     match stream::receive(channel, |bytes| storing.put(bytes)) {
         Ok(_) => storing.whole(channel),
         Err(failure) => Err(storing.broken(channel, failure)),
@@ -139,7 +161,7 @@ pub fn backup(channel: &mut dyn Channel, restic: &Restic, names: &Names<'_>) -> 
 
 /// The feeder's connection; none when restic ended first.
 fn accept(
-    listener: &std::os::unix::net::UnixListener,
+    listener: &UnixListener,
     running: &mut Running,
     channel: &dyn Channel,
 ) -> Result<Option<UnixStream>> {

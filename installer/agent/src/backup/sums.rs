@@ -6,10 +6,10 @@
 //! so that the order of rows is of no matter.
 
 use maxim_model::backup::TableSum;
+use memchr::memchr;
 use ring::digest::{SHA256, digest};
-use std::io::BufRead;
 
-/// One row of about a thousand is an edge (see [`Scanner::edges`]).
+/// One row of about a thousand is an edge (see [`Line::Row`]).
 const EDGE: u16 = 0x3ff;
 
 /// Sum of one table.
@@ -64,61 +64,72 @@ pub enum Dialect {
     Postgresql,
 }
 
+/// What a line of a dump is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// A row, with what joins it to the next one. A dump may be cut after an edge: the digest says which row is one, so
+    /// that it is the same row in every dump.
+    Row {
+        /// Whether it is an edge.
+        edge: bool,
+    },
+    /// Rows of a table follow, each on a line.
+    Insert,
+    /// Anything else.
+    Other,
+}
+
+/// Cuts bytes that go by into lines.
+#[derive(Debug, Default)]
+pub struct Lines {
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    /// The next bytes; each line that they complete goes to `take`, without its end.
+    pub fn feed(&mut self, mut bytes: &[u8], mut take: impl FnMut(&[u8])) {
+        while let Some(end) = memchr(b'\n', bytes) {
+            if self.begun.is_empty() {
+                take(&bytes[..end]);
+            } else {
+                self.begun.extend_from_slice(&bytes[..end]);
+                take(&self.begun);
+                self.begun.clear();
+            }
+            bytes = &bytes[end + 1..];
+        }
+        self.begun.extend_from_slice(bytes);
+    }
+
+    /// What came after the last end of a line.
+    pub fn rest(&self) -> &[u8] {
+        &self.begun
+    }
+}
+
 /// Reads a dump that goes by.
 #[derive(Debug)]
 pub struct Scanner {
     dialect: Dialect,
-    line: Vec<u8>,
     tables: Vec<Sum>,
     /// The table whose rows come now.
     current: Option<usize>,
     /// Whether the last line of the dump was there.
     complete: bool,
-    /// See [`Scanner::edges`].
-    edges: Vec<usize>,
 }
 
 impl Scanner {
     /// For one dump.
     pub const fn new(dialect: Dialect) -> Self {
-        Self {
-            dialect,
-            line: Vec::new(),
-            tables: Vec::new(),
-            current: None,
-            complete: false,
-            edges: Vec::new(),
-        }
+        Self { dialect, tables: Vec::new(), current: None, complete: false }
     }
 
-    /// The next bytes.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        let whole = bytes.len();
-        let mut bytes = bytes;
-        self.edges.clear();
-        while !bytes.is_empty() {
-            // Reading from memory does not fail.
-            let _ = bytes.read_until(b'\n', &mut self.line);
-            if self.line.last() == Some(&b'\n') {
-                self.line.pop();
-                let line = std::mem::take(&mut self.line);
-                let digest = match self.dialect {
-                    Dialect::Mariadb => self.mariadb(&line),
-                    Dialect::Postgresql => self.postgresql(&line),
-                };
-                if digest.is_some_and(|digest| u16::from_be_bytes([digest[0], digest[1]]) & EDGE == 0) {
-                    self.edges.push(whole - bytes.len());
-                }
-                self.line = line;
-                self.line.clear();
-            }
+    /// The next line.
+    pub fn line(&mut self, line: &[u8]) -> Line {
+        match self.dialect {
+            Dialect::Mariadb => self.mariadb(line),
+            Dialect::Postgresql => self.postgresql(line),
         }
-    }
-
-    /// Where in the last bytes a row ended after which a dump may be cut: chosen by its digest, so that it is the same
-    /// row in every dump.
-    pub fn edges(&self) -> &[usize] {
-        &self.edges
     }
 
     /// Whether the program wrote its dump to the end.
@@ -142,20 +153,19 @@ impl Scanner {
         self.tables.len() - 1
     }
 
-    /// The digest of the row, when the line is one.
-    fn mariadb(&mut self, line: &[u8]) -> Option<[u8; 32]> {
+    fn mariadb(&mut self, line: &[u8]) -> Line {
         if line.first() == Some(&b'(')
             && let Some(place) = self.current
         {
-            let last = line.last() == Some(&b';');
-            // The comma or semicolon is of the list, not of the row.
-            let row = line.strip_suffix(b",").or_else(|| line.strip_suffix(b";")).unwrap_or(line);
-            if last {
+            if line.last() == Some(&b';') {
                 self.current = None;
             }
-            return Some(self.tables[place].add(row));
+            return row(self.tables[place].add(row_of(line)));
         } else if let Some(rest) = line.strip_prefix(b"INSERT INTO `") {
             self.current = quoted(rest).map(|name| self.table(name));
+            if line.ends_with(b" VALUES") {
+                return Line::Insert;
+            }
         } else if let Some(rest) = line.strip_prefix(b"CREATE TABLE `") {
             if let Some(name) = quoted(rest) {
                 self.table(name);
@@ -163,28 +173,36 @@ impl Scanner {
         } else if line.starts_with(b"-- Dump completed") {
             self.complete = true;
         }
-        None
+        Line::Other
     }
 
-    /// The digest of the row, when the line is one.
-    fn postgresql(&mut self, line: &[u8]) -> Option<[u8; 32]> {
+    fn postgresql(&mut self, line: &[u8]) -> Line {
         if let Some(place) = self.current {
-            if line == b"\\." {
-                self.current = None;
-            } else {
-                return Some(self.tables[place].add(line));
+            if line != b"\\." {
+                return row(self.tables[place].add(line));
             }
+            self.current = None;
         } else if let Some(rest) = line.strip_prefix(b"COPY ")
             && line.ends_with(b" FROM stdin;")
         {
             let name = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
             let name = name.strip_prefix(b"public.").unwrap_or(name);
             self.current = Some(self.table(name));
+            return Line::Insert;
         } else if line == b"-- PostgreSQL database dump complete" {
             self.complete = true;
         }
-        None
+        Line::Other
     }
+}
+
+fn row(digest: [u8; 32]) -> Line {
+    Line::Row { edge: u16::from_be_bytes([digest[0], digest[1]]) & EDGE == 0 }
+}
+
+/// A tuple without its comma or semicolon, which are of the list and not of the row.
+pub fn row_of(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b",").or_else(|| line.strip_suffix(b";")).unwrap_or(line)
 }
 
 /// The name before the closing backquote. Names of ours hold none.
@@ -194,7 +212,7 @@ fn quoted(rest: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Dialect, Scanner, Sum};
+    use super::{Dialect, Lines, Scanner, Sum};
 
     const MARIADB: &str = "CREATE TABLE `a` (\n  `x` int\n);\nINSERT INTO `a` VALUES\n(1,'(\\n);'),\n(2,'y');\n\
                            CREATE TABLE `b` (\nx\n);\n-- Dump completed\n";
@@ -202,9 +220,11 @@ mod tests {
                               COPY public.b (x) FROM stdin;\n\\.\n-- PostgreSQL database dump complete\n";
 
     fn scan(dialect: Dialect, text: &str, piece: usize) -> (Vec<(String, u64, String)>, bool) {
-        let mut scanner = Scanner::new(dialect);
+        let (mut scanner, mut lines) = (Scanner::new(dialect), Lines::default());
         for bytes in text.as_bytes().chunks(piece) {
-            scanner.feed(bytes);
+            lines.feed(bytes, |line| {
+                scanner.line(line);
+            });
         }
         let sums = scanner.finish().into_iter().map(|sum| (sum.table, sum.rows, sum.hash)).collect();
         (sums, scanner.is_complete())

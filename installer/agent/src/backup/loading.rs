@@ -1,0 +1,145 @@
+//! Loading a dump into a database of a server, beside the one that serves.
+
+use super::child::{self, Running};
+use super::pack::Unpacker;
+use super::server::{Database, END};
+use super::stream;
+use super::sums::{Lines, Scanner};
+use crate::error::{Failure, Result};
+use crate::link::raw::Channel;
+use crate::tasks::sql::server::Server;
+use maxim_model::task::SqlEngine;
+use maxim_model::wire::Reply;
+use std::io::Write;
+use std::time::Duration;
+
+/// The end of loading: indexes are made and everything is committed.
+const LOADED: Duration = Duration::from_hours(2);
+
+impl Database {
+    /// Starts the client that reads a dump.
+    fn load(&self, server: &Server<'_>, name: &str) -> Result<Running> {
+        let socket = &self.access.socket;
+        let administrator = &self.access.administrator;
+        let mut arguments = vec![server.root(), server.client()?];
+        match self.access.engine {
+            SqlEngine::Mariadb => {
+                let fixed = [
+                    "--no-defaults",
+                    "--protocol=socket",
+                    "--binary-mode",
+                    "--default-character-set=utf8mb4",
+                    "--max-allowed-packet=64M",
+                ];
+                arguments.extend(fixed.map(str::to_owned));
+                arguments.push(format!("--socket={socket}"));
+                arguments.push(format!("--user={administrator}"));
+                arguments.push(name.to_owned());
+            }
+            SqlEngine::Postgresql => {
+                let fixed = [
+                    "--no-psqlrc",
+                    "--no-password",
+                    "--quiet",
+                    "--output=/dev/null",
+                    "--set=ON_ERROR_STOP=1",
+                    "--single-transaction",
+                ];
+                arguments.extend(fixed.map(str::to_owned));
+                arguments.push(format!("--host={socket}"));
+                arguments.push(format!("--port={}", server.port()));
+                arguments.push(format!("--username={administrator}"));
+                arguments.push(format!("--dbname={name}"));
+            }
+        }
+        child::start(&format!("loading of {name}"), "chroot", &arguments, &[])
+    }
+
+    /// Loads a dump beside the database that serves, and says what is in it then.
+    pub fn receive(&self, channel: &mut dyn Channel) -> Result<Reply> {
+        let server = self.server()?;
+        let name = self.received();
+        Self::drop_database(&server, &name)?;
+        server.create_schema(&name)?;
+        let outcome = Self::without_statistics(&server, || self.loaded(channel, &server, &name))
+            .and_then(|reply| Self::analyse(&server, &name).map(|()| reply));
+        if outcome.is_err() {
+            // Half a database is of no use; what remains of it is dropped by the next run too.
+            let _ = Self::drop_database(&server, &name);
+        }
+        outcome
+    }
+
+    fn loaded(&self, channel: &mut dyn Channel, server: &Server<'_>, name: &str) -> Result<Reply> {
+        let mut load = self.load(server, name)?;
+        let mut input = load.stdin()?;
+        let mut output = load.stdout()?;
+        let drain = std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+        let (mut scanner, mut lines) = (Scanner::new(self.dialect()), Lines::default());
+        let mut unpacker = Unpacker::new();
+        let mut content = 0;
+        let mut take = |piece: &[u8]| {
+            lines.feed(piece, |line| {
+                scanner.line(line);
+            });
+            content += piece.len() as u64;
+            input
+                .write_all(piece)
+                .map_err(|error| Failure::Invalid(format!("the database's client went away: {error}")))
+        };
+        let taken = stream::receive(channel, |piece| unpacker.feed(piece, &mut take))
+            .and_then(|bytes| unpacker.finish(&mut take).map(|()| bytes));
+        let taken = match taken {
+            Ok(bytes) if !scanner.is_complete() => {
+                load.kill();
+                return Err(Failure::Content {
+                    what: format!("the dump ends too early, after {bytes} bytes"),
+                    hint: "verify the repository with `maxim.ctl backup verify` and restore an older set"
+                        .into(),
+                });
+            }
+            Ok(bytes) => bytes,
+            Err(failure) => {
+                // What the client said tells more than that it went away.
+                if let Failure::Invalid(_) = failure {
+                    drop(input);
+                    load.check(END)?;
+                }
+                load.kill();
+                return Err(failure);
+            }
+        };
+        drop(input);
+        load.check(LOADED)?;
+        let _ = drain.join();
+        Ok(stream::sent(taken, content, self.sums_of(server, name)?, Self::version(server), 0))
+    }
+
+    /// `MariaDB` computes its statistics of a table again and again while rows are loaded into it, on one whole
+    /// processor: that waits until all are there. A run that was killed leaves it so until the next one, or until the
+    /// server is restarted.
+    fn without_statistics<T>(server: &Server<'_>, load: impl FnOnce() -> Result<T>) -> Result<T> {
+        if server.access.engine != SqlEngine::Mariadb {
+            return load();
+        }
+        server.run("", "SET GLOBAL innodb_stats_auto_recalc = OFF;\n".into())?;
+        let loaded = load();
+        let again = server.run("", "SET GLOBAL innodb_stats_auto_recalc = DEFAULT;\n".into());
+        loaded.and_then(|loaded| again.map(|_| loaded))
+    }
+
+    /// Statistics of what was loaded.
+    fn analyse(server: &Server<'_>, name: &str) -> Result<()> {
+        match server.access.engine {
+            SqlEngine::Mariadb => {
+                let tables = Self::tables(server, name)?;
+                let names: Vec<String> = tables.iter().map(|table| format!("`{name}`.`{table}`")).collect();
+                if names.is_empty() {
+                    return Ok(());
+                }
+                server.run("", format!("ANALYZE TABLE {};\n", names.join(", "))).map(drop)
+            }
+            SqlEngine::Postgresql => server.run(name, "ANALYZE;\n".into()).map(drop),
+        }
+    }
+}
