@@ -4,10 +4,10 @@
 //! recovery kit, when it is new); a canary message that waits in the database; each part from its host into the
 //! repository; the manifest; the canary is removed; the record. What fails before the manifest leaves no set.
 
-use super::relay::{Ended, ask, near, pull};
-use super::sources::{Origin, origins};
-use super::vault::{PASSWORD, Vault, access, repository, tags};
-use super::{hand_over, kit, state_part, tasks};
+use super::parts::{added_bytes, store_parts};
+use super::relay::ask;
+use super::vault::{PASSWORD, Vault, access, repository};
+use super::{hand_over, kit, tasks};
 use crate::actions::status::require_installed;
 use crate::authority::Authority;
 use crate::context::Context;
@@ -15,7 +15,6 @@ use crate::error::EngineError;
 use crate::events::{Timing, millis};
 use crate::phases::connect;
 use crate::phases::verify::{admin, connect_address, with_port};
-use crate::remote::{Agent, Mode};
 use crate::render::context::read_pem;
 use crate::run::{Run, Session};
 use crate::secrets::Secrets;
@@ -24,9 +23,8 @@ use im_admin_api::{CanaryCreated, Empty, SweepCanaries, paths};
 use maxim_model::Secret;
 use maxim_model::backup::manifest::{CanaryMark, SET_FORMAT};
 use maxim_model::backup::record::Done;
-use maxim_model::backup::wire::{BackupReply, BackupRequest, CanaryMail};
-use maxim_model::backup::{Part, PartKind, SetKind, SetManifest};
-use maxim_model::event::EventKind;
+use maxim_model::backup::wire::{BackupRequest, CanaryMail};
+use maxim_model::backup::{Part, SetKind, SetManifest};
 use maxim_model::names::Role;
 use maxim_model::topology::Tls;
 use serde::Serialize;
@@ -137,22 +135,12 @@ fn make(
     let canary = if kind == SetKind::Safety { None } else { leave_canary(run, sessions) };
     let mark = canary.as_ref().map(|(mark, _)| mark.clone());
     let made = run.emitter.phase("backup", || {
-        let mut parts = Vec::new();
-        let mut added = 0;
-        let mut point_unix = OffsetDateTime::now_utc().unix_timestamp();
-        for origin in origins(&context.topology)? {
-            context.cancel.check("backup")?;
-            if let Some((part, ended)) = part(run, sessions, vault, &set, &origin)? {
-                if part.kind.is_database() && ended.point_unix > 0 {
-                    point_unix = ended.point_unix;
-                }
-                added += added_bytes(&ended);
-                parts.push(part);
-            }
-        }
-        let (part, ended) = state_of_cluster(run, vault, &set)?;
-        added += added_bytes(&ended);
-        parts.push(part);
+        let stored = store_parts(run, sessions, vault, &set)?;
+        let database = stored.iter().find(|(part, ended)| part.kind.is_database() && ended.point_unix > 0);
+        let point_unix = database
+            .map_or_else(|| OffsetDateTime::now_utc().unix_timestamp(), |(_, ended)| ended.point_unix);
+        let added: u64 = stored.iter().map(|(_, ended)| added_bytes(ended)).sum();
+        let parts: Vec<Part> = stored.into_iter().map(|(part, _)| part).collect();
         let point = OffsetDateTime::from_unix_timestamp(point_unix)
             .ok()
             .and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok())
@@ -195,175 +183,6 @@ fn set_name() -> String {
         now.second(),
         rand::random::<u32>() & 0x00ff_ffff
     )
-}
-
-fn added_bytes(ended: &Ended) -> u64 {
-    let summary = ended.said.iter().find(|value| value["message_type"] == "summary");
-    summary.and_then(|value| value["data_added_packed"].as_u64()).unwrap_or(0)
-}
-
-fn snapshot_of(step: &str, ended: &Ended) -> Result<String, EngineError> {
-    ended
-        .said
-        .iter()
-        .find_map(|value| value["snapshot_id"].as_str().map(str::to_owned))
-        .ok_or_else(|| EngineError::failed(step, "restic did not say which snapshot it made"))
-}
-
-/// Streams one part; none when its host has nothing of the kind.
-fn part(
-    run: &Run<'_>,
-    sessions: &mut [Session<'_>],
-    vault: &mut Vault,
-    set: &str,
-    origin: &Origin,
-) -> Result<Option<(Part, Ended)>, EngineError> {
-    let step = format!("backup/{}", origin.name);
-    let begun = Instant::now();
-    let session = sessions
-        .iter_mut()
-        .find(|session| session.host.name == origin.host)
-        .ok_or_else(|| EngineError::failed(&*step, "its host is not connected").on(&origin.host))?;
-    let connected = session
-        .connected
-        .as_mut()
-        .ok_or_else(|| EngineError::failed(&*step, "the host is not connected").on(&origin.host))?;
-    let mut agent = connected.agent(Mode::Change)?;
-    run.scope(&mut agent)?;
-    let measure = BackupRequest::Measure { source: origin.source.clone() };
-    let measured = ask(&mut agent, &step, measure, Duration::from_mins(2))?;
-    let Some(BackupReply::Measured { present, bytes: total, needed, free, .. }) = measured else {
-        return Err(EngineError::failed(&*step, "the agent did not measure").on(&origin.host));
-    };
-    if !present {
-        if origin.kind.is_database() {
-            return Err(EngineError::failed(&*step, "there is no database to back up")
-                .on(&origin.host)
-                .hint("`maxim.ctl status` shows what runs"));
-        }
-        agent.finish(Duration::from_secs(2));
-        return Ok(None);
-    }
-    if matches!(origin.kind, PartKind::Sqlite | PartKind::ConsoleSqlite) && free < needed {
-        return Err(EngineError::failed(
-            &*step,
-            format!("the copy of the database needs {needed} bytes, and {free} are free"),
-        )
-        .on(&origin.host)
-        .hint("free space on the disk of the deployment; nothing was written"));
-    }
-    run.emitter.emit(EventKind::TaskStarted {
-        host: origin.host.clone(),
-        step: step.clone(),
-        title: "back up".into(),
-    });
-    let stored = stream_in(run, agent, vault, &step, tags(set, origin.name), origin, total);
-    let ended = stored.map_err(|error| failed(run, &origin.host, &step, begun, error))?;
-    let snapshot = snapshot_of(&step, &ended)?;
-    run.emitter.emit(EventKind::TaskFinished {
-        host: origin.host.clone(),
-        step,
-        changed: true,
-        detail: format!("{} bytes", ended.bytes),
-        duration_ms: millis(begun),
-    });
-    let part = Part {
-        name: origin.name.into(),
-        kind: origin.kind,
-        snapshot,
-        file: origin.file.into(),
-        host: origin.host.clone(),
-        bytes: ended.bytes,
-        content: ended.content,
-        sha256: ended.sha256.clone(),
-        engine_version: ended.version.clone(),
-        tables: ended.tables.clone(),
-    };
-    Ok(Some((part, ended)))
-}
-
-/// The stream of a part into the repository: through here, or on its host when that keeps the repository.
-fn stream_in(
-    run: &Run<'_>,
-    agent: Agent,
-    vault: &mut Vault,
-    step: &str,
-    tags: Vec<String>,
-    origin: &Origin,
-    total: u64,
-) -> Result<Ended, EngineError> {
-    let cluster = run.context.topology.name.clone();
-    let source = origin.source.clone();
-    let progress = |done: u64| {
-        run.emitter.emit(EventKind::Progress {
-            host: origin.host.clone(),
-            step: step.to_owned(),
-            done,
-            total: total.max(done),
-        });
-    };
-    if origin.host == vault.host() {
-        let access = Box::new(vault.access().clone());
-        let request = BackupRequest::Store { source, access, file: origin.file.into(), tags, host: cluster };
-        return near(agent, step, request, |done| {
-            run.context.cancel.check(step)?;
-            progress(done);
-            Ok(())
-        });
-    }
-    let mut intake = vault.store(step, origin.file, tags, &cluster)?;
-    let mut told = Instant::now();
-    let pulled = pull(agent, step, BackupRequest::Send { source }, |piece, done| {
-        run.context.cancel.check(step)?;
-        intake.put(piece)?;
-        if told.elapsed() > Duration::from_millis(200) {
-            told = Instant::now();
-            progress(done);
-        }
-        Ok(())
-    });
-    match pulled {
-        Ok(mut sent) => {
-            sent.said = intake.finish()?.said;
-            Ok(sent)
-        }
-        Err(error) => {
-            intake.break_off(&error.cause);
-            Err(error)
-        }
-    }
-}
-
-fn failed(run: &Run<'_>, host: &str, step: &str, begun: Instant, error: EngineError) -> EngineError {
-    run.emitter.emit(EventKind::TaskFailed {
-        host: host.into(),
-        step: step.into(),
-        cause: error.cause.clone(),
-        hint: error.hint.clone(),
-        duration_ms: millis(begun),
-    });
-    error
-}
-
-fn state_of_cluster(run: &Run<'_>, vault: &mut Vault, set: &str) -> Result<(Part, Ended), EngineError> {
-    let content = state_part::pack(run.context)?;
-    let cluster = &run.context.topology.name;
-    let mut intake = vault.store("backup/state", "state.tar", tags(set, "state"), cluster)?;
-    intake.put(&content)?;
-    let ended = intake.finish()?;
-    let part = Part {
-        name: "state".into(),
-        kind: PartKind::State,
-        snapshot: snapshot_of("backup/state", &ended)?,
-        file: "state.tar".into(),
-        host: String::new(),
-        bytes: ended.bytes,
-        content: ended.bytes,
-        sha256: ended.sha256.clone(),
-        engine_version: String::new(),
-        tables: Vec::new(),
-    };
-    Ok((part, ended))
 }
 
 /// Two hidden accounts, one of which has a message waiting when the point is taken. Without an IM core that answers

@@ -9,6 +9,7 @@ mod drill;
 mod due;
 mod hand_over;
 mod kit;
+mod parts;
 mod receive;
 mod recover;
 mod relay;

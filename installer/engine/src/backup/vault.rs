@@ -216,17 +216,11 @@ impl Vault {
         Ok(said.iter().find_map(|value| value["id"].as_str()).unwrap_or_default().to_owned())
     }
 
-    /// Begins a snapshot.
-    pub fn store(
-        &mut self,
-        step: &str,
-        file: &str,
-        tags: Vec<String>,
-        host: &str,
-    ) -> Result<Intake<'_>, EngineError> {
-        let command = ResticCommand::Backup { file: file.into(), tags, host: host.into() };
-        let request = BackupRequest::Restic { access: Box::new(self.access.clone()), command };
-        Intake::begin(&mut self.agent, step, request, Duration::from_mins(10))
+    /// One more agent there.
+    pub fn another(&mut self, run: &Run<'_>) -> Result<Agent, EngineError> {
+        let mut agent = self.connected.agent(Mode::Change)?;
+        run.scope(&mut agent)?;
+        Ok(agent)
     }
 
     /// A file of a snapshot, by an agent of its own.
@@ -238,8 +232,7 @@ impl Vault {
         file: &str,
         mut take: impl FnMut(&[u8]) -> Result<(), EngineError>,
     ) -> Result<Ended, EngineError> {
-        let mut agent = self.connected.agent(Mode::Change)?;
-        run.scope(&mut agent)?;
+        let agent = self.another(run)?;
         let command = ResticCommand::Dump { snapshot: snapshot.into(), file: file.into() };
         let request = BackupRequest::Restic { access: Box::new(self.access.clone()), command };
         pull(agent, step, request, |piece, _| take(piece))
@@ -292,7 +285,8 @@ impl Vault {
         tags.push(format!("{KIND_TAG}{}", manifest.kind.name()));
         tags.push(format!("{POINT_TAG}{}", manifest.point_unix));
         tags.push(format!("{BYTES_TAG}{}", manifest.bytes()));
-        let mut intake = self.store("backup/manifest", MANIFEST_FILE, tags, &manifest.cluster)?;
+        let mut intake =
+            store(&mut self.agent, &self.access, "backup/manifest", MANIFEST_FILE, tags, &manifest.cluster)?;
         intake.put(&text)?;
         intake.finish()
     }
@@ -308,6 +302,20 @@ impl Vault {
         };
         self.restic("backup", command, Duration::from_mins(5)).map(drop)
     }
+}
+
+/// Begins a snapshot by an agent where the repository is.
+pub(crate) fn store<'a>(
+    agent: &'a mut Agent,
+    access: &RepositoryAccess,
+    step: &str,
+    file: &str,
+    tags: Vec<String>,
+    host: &str,
+) -> Result<Intake<'a>, EngineError> {
+    let command = ResticCommand::Backup { file: file.into(), tags, host: host.into() };
+    let request = BackupRequest::Restic { access: Box::new(access.clone()), command };
+    Intake::begin(agent, step, request, Duration::from_mins(10))
 }
 
 /// The newest complete set, or the one that is named. One whose point lies ahead was made while the clock was wrong, and
