@@ -411,7 +411,7 @@ fn init(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>> {
         return Ok(vec![serde_json::json!({"message_type": "opened", "id": id})]);
     }
     let said = open(channel, restic)?;
-    if let Some(id) = said.iter().find_map(|value| value["id"].as_str()) {
+    if let Some(id) = said.iter().find_map(|value| value["id"].as_str().filter(|id| !id.is_empty())) {
         restic.memo.opened(id)?;
     }
     Ok(said)
@@ -423,13 +423,23 @@ fn open(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>> {
     let (unlocked, words) = unlocking.wait(OPEN, || !channel.is_gone())?;
     match status.code() {
         Some(0) if unlocked.success() => {
-            let id = said.iter().find_map(|value| value["id"].as_str()).unwrap_or_default();
+            let id =
+                config_id(&said).ok_or_else(|| Failure::Invalid("restic shows no configuration".into()))?;
             Ok(vec![serde_json::json!({"message_type": "opened", "id": id})])
         }
         Some(0) => Err(restic.failure("unlock", unlocked, &lines(&words))),
         Some(10) => restic.check(channel, &["init"], OPEN),
         _ => Err(restic.failure("cat", status, &said)),
     }
+}
+
+/// The repository's identifier in its configuration, which restic shows on several lines.
+fn config_id(said: &[Value]) -> Option<String> {
+    let shown: String = said.iter().filter_map(text).collect();
+    // Warnings may stand behind it.
+    let config =
+        serde_json::Deserializer::from_str(&shown).into_iter::<Value>().next().and_then(|read| read.ok());
+    said.iter().chain(&config).find_map(|value| value["id"].as_str().map(str::to_owned))
 }
 
 /// Begins to read a file of a snapshot.
@@ -458,7 +468,7 @@ fn dump(channel: &mut dyn Channel, restic: &Restic, snapshot: &str, file: &str) 
 
 #[cfg(test)]
 mod tests {
-    use super::{identifier, lines, text};
+    use super::{config_id, identifier, lines, text};
 
     #[test]
     fn its_words_are_found_in_all_their_forms() {
@@ -468,6 +478,16 @@ mod tests {
         );
         let texts: Vec<String> = said.iter().filter_map(text).collect();
         assert_eq!(texts, ["Fatal: x", "plain", "pack ab"]);
+    }
+
+    #[test]
+    fn the_configuration_names_the_repository_on_one_line_or_many() {
+        let many = lines("{\n  \"version\": 2,\n  \"id\": \"12ab\",\n  \"chunker_polynomial\": \"3\"\n}\n");
+        assert_eq!(config_id(&many).as_deref(), Some("12ab"));
+        let warned = [many, lines("unable to open cache\n")].concat();
+        assert_eq!(config_id(&warned).as_deref(), Some("12ab"));
+        assert_eq!(config_id(&lines("{\"version\":2,\"id\":\"12ab\"}\n")).as_deref(), Some("12ab"));
+        assert_eq!(config_id(&lines("nothing\n")), None);
     }
 
     #[test]
