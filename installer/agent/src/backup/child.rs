@@ -48,7 +48,9 @@ pub fn start_behind(
     arguments: &[String],
     environment: &[(&str, &str)],
 ) -> Result<Running> {
-    let script = format!("echo {NICENESS} >/proc/self/autogroup; exec nice -n {NICENESS} \"$@\"");
+    // A kernel without scheduling groups has no such file, and that is no word of the program.
+    let script =
+        format!("{{ echo {NICENESS} >/proc/self/autogroup; }} 2>/dev/null; exec nice -n {NICENESS} \"$@\"");
     let arguments: Vec<String> = ["sh", "-c", &script, "sh", program]
         .into_iter()
         .map(str::to_owned)
