@@ -28,7 +28,7 @@ impl Database {
                     "--no-defaults",
                     "--protocol=socket",
                     "--binary-mode",
-                    "--default-character-set=utf8mb4",
+                    "--default-character-set=binary",
                     "--max-allowed-packet=64M",
                 ];
                 arguments.extend(fixed.map(str::to_owned));

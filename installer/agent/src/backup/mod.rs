@@ -3,6 +3,7 @@
 //! [`answer`] takes the requests of `maxim_model::backup::wire`. Streams go through in memory of one frame. Nothing
 //! is put in the place of what serves by the request that receives it: that is a request of its own, of one step.
 
+mod aside;
 mod child;
 mod cut;
 mod drill;
@@ -11,6 +12,7 @@ mod loading;
 mod memo;
 mod near;
 mod pack;
+mod program;
 mod pump;
 mod restic;
 mod server;

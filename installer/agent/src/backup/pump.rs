@@ -2,6 +2,7 @@
 //! its own, so that the dump never waits for the others while there is something to do. What waits between them is
 //! bounded.
 
+use super::aside::Aside;
 use super::child::Running;
 use super::cut::Cutter;
 use super::pack::Packer;
@@ -34,6 +35,8 @@ type Frame = (Vec<u8>, u64);
 /// Hands the whole dump on to `channel`.
 pub fn pump(dump: &mut Running, dialect: Dialect, channel: &mut dyn Channel) -> Result<Pumped> {
     let mut output = dump.stdout()?;
+    // The program that dumps mostly waits, for the database and for us.
+    let _aside = Aside::step();
     std::thread::scope(|scope| {
         let (cut, to_pack) = sync_channel::<Frame>(CUT);
         let (packed, to_send) = sync_channel::<Frame>(PACKED);
