@@ -135,6 +135,9 @@ pub fn bob_reads(person: &Person, result: &Value, root: &Path, words: &str) {
 fn a_set_is_made_proven_checked_by_stock_restic_and_put_back() {
     let backed = Backed::up();
     backed.say("before the backup");
+    let uploads = backed.deployment.root.join("data/im/uploads");
+    fs::create_dir_all(uploads.join("空")).unwrap();
+    fs::write(uploads.join("a.txt"), "as it was").unwrap();
     let made = backed.run(&["backup", "create"]).ok().result();
     let manifest = &made["manifest"];
     let tables = manifest["parts"][0]["tables"].as_array().unwrap();
@@ -166,6 +169,14 @@ fn a_set_is_made_proven_checked_by_stock_restic_and_put_back() {
     assert_eq!(status["backup"]["backup"]["set"], made["set"]);
     assert_eq!(status["backup"]["drill"]["set"], made["set"]);
 
+    // Uploaded files alone: what was changed, what came, and a folder that went.
+    fs::write(uploads.join("a.txt"), "changed").unwrap();
+    fs::write(uploads.join("b.txt"), "new").unwrap();
+    fs::remove_dir(uploads.join("空")).unwrap();
+    backed.run(&["backup", "restore", "--only", "files", "--overwrite"]).ok();
+    assert_eq!(fs::read_to_string(uploads.join("a.txt")).unwrap(), "as it was");
+    assert!(uploads.join("空").is_dir() && !uploads.join("b.txt").exists());
+
     // What came after the set goes with the restore, and is kept in the safety set.
     let eve = backed.deployment.with_root(&["user", "add", "eve@localhost", "--password-stdin"]);
     backed.deployment.person.run_with(&eve, BOBS).ok();
@@ -189,6 +200,12 @@ fn a_set_is_made_proven_checked_by_stock_restic_and_put_back() {
     backed.run(&["backup", "prune"]).ok();
     assert_eq!(backed.sets().len(), count, "all of today's are newest, verified or safety sets");
     backed.stock(&["check"]);
+}
+
+/// The newest set of a deployment.
+fn backed_set(person: &Person, root: &Path) -> String {
+    let listed = person.run(&["backup", "list", "--root", root.to_str().unwrap(), "--output", "json"]).ok();
+    listed.result()["sets"][0]["set"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -237,6 +254,23 @@ fn repository_and_kit_alone_rebuild_everything() {
     assert!(!new.join("cluster/topology.yaml").exists());
     run(&right).ok();
     assert_eq!(fs::read(new.join("cluster/ca.pem")).unwrap(), authority, "phones trust it as before");
+    bob_reads(person, &backed.deployment.result, &new, "from the old machine");
+
+    // Once more would put the set over a cluster that serves.
+    run(&right).exits(5).says(&["there is a cluster already"]);
+    // A run that was killed before the data was there: nobody takes the empty cluster for the real one, and data that is
+    // there all the same is overwritten by nobody who has not said so.
+    let marker = new.join("cluster/restore.json");
+    assert!(!marker.exists());
+    let set = backed_set(person, &new);
+    let waiting = serde_json::json!({
+        "set": set, "step": "waiting", "only": "all", "safety_set": "", "rebuilding": true, "fresh": null, "kept": [],
+    });
+    fs::write(&marker, waiting.to_string()).unwrap();
+    let root = ["--root", new.to_str().unwrap(), "--yes"];
+    person.run(&[&["backup", "create"][..], &root].concat()).exits(5).says(&["is being rebuilt", "--kit"]);
+    run(&wrong).exits(5).says(&["does not open this recovery kit"]);
+    run(&right).exits(5).says(&["hold data", "database", "--overwrite"]);
     bob_reads(person, &backed.deployment.result, &new, "from the old machine");
     person.run(&["uninstall", "--purge", "--yes", "--root", new.to_str().unwrap()]).ok();
 }

@@ -210,13 +210,22 @@ fn a_clock_that_was_wrong(site: &Site) {
 fn the_repository_goes_away_half_way(site: &Site) {
     let before = site.sets().len();
     let vault = site.cluster.testbed.host("vault1");
-    let (mut child, lines) = site
-        .until(&["create"], |event| event["event"] == "task_finished" && event["step"] == "backup/database");
+    // Uploaded files that take a while to be sent, and that restic can make nothing smaller of.
+    let app = site.cluster.testbed.host("app1");
+    let uploads = "/var/lib/maxim/im/uploads";
+    app.sh(&format!(
+        "mkdir -p {uploads} && head -c 300M /dev/urandom >{uploads}/large && chown -R maxim: {uploads}"
+    ))
+    .unwrap();
+    let (mut child, lines) = site.until(&["create"], |event| {
+        event["event"] == "progress" && event["step"] == "backup/files" && event["done"].as_u64() > Some(0)
+    });
     vault.power_off_hard().unwrap();
     let said: Vec<String> = lines.lines().map_while(Result::ok).collect();
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(1), "{}", said.join("\n"));
     site.serves("kept@");
+    app.sh(&format!("rm -r {uploads}")).unwrap();
     vault.boot().unwrap();
     wait_for("locks of the dead run to be free", Duration::from_mins(3), || {
         let made = site.run(&["create"]);
@@ -282,7 +291,7 @@ fn postgresql_with_s3_is_backed_up_by_schedule_and_rebuilt_on_new_hosts() {
             s3.endpoint
         )
     });
-    let Some(_s3) = &s3 else { return };
+    let Some(s3) = &s3 else { return };
     site.account("ann");
     site.account("bob");
     let sender = site.traffic("ann", "bob", "w0");
@@ -309,9 +318,28 @@ fn postgresql_with_s3_is_backed_up_by_schedule_and_rebuilt_on_new_hosts() {
     site.run(&["verify", "--share", "100"]).ok();
     assert_eq!(site.run(&["drill"]).ok().result()["message_read"], true);
     site.run(&["restore", "--overwrite", "--only", "database"]).ok();
+    stock_restic_reads_s3(&site, &s3.endpoint);
 
     // Nothing but the repository and the kit is left of it: all hosts are gone.
     site.rebuild(&[("app1", "new1"), ("db1", "new2"), ("cache1", "new3")]);
     let found = site.archive(&site.cluster.person, "bob");
     assert_eq!(all.difference(&found).count(), 0, "of {}", all.len());
+}
+
+/// Debian's own restic lists, checks and restores, from S3.
+fn stock_restic_reads_s3(site: &Site, endpoint: &str) {
+    let place = format!("s3:{endpoint}/sets/acme");
+    let keys = [("AWS_ACCESS_KEY_ID", "maxim"), ("AWS_SECRET_ACCESS_KEY", "not-a-real-one")];
+    let stock = |arguments: &[&str]| site.stock_at(&["-r", &place], &keys, arguments, "/dev/null");
+    let Some(said) = stock(&["check", "--read-data"]) else { return };
+    assert!(said.contains("no errors were found"), "{said}");
+    let listed = stock(&["snapshots", "--json", "--tag", "part-database"]).unwrap();
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let newest = listed.as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
+    let target = site.cluster.person.home().join("stock-from-s3");
+    stock(&["restore", &newest, "--target", target.to_str().unwrap()]);
+    let unpacked = Command::new("zstd").arg("-dc").arg(target.join("postgresql.sql.zst")).output().unwrap();
+    assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
+    let dump = String::from_utf8_lossy(&unpacked.stdout).into_owned();
+    assert!(dump.contains("CREATE TABLE public.message"), "SQL as any PostgreSQL reads it");
 }

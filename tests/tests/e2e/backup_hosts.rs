@@ -111,19 +111,32 @@ impl Site {
 
     /// The same with a file as its standard input.
     pub fn stock_fed(&self, arguments: &[&str], input: &str) -> Option<String> {
+        let config = self.cluster.testbed.ssh_config();
+        let ssh = format!("sftp.command=ssh -F {} vault1 -s sftp", config.display());
+        let place = format!("sftp:vault1:{PLACE}");
+        self.stock_at(&["-o", &ssh, "-r", &place], &[], arguments, input)
+    }
+
+    /// The same for a repository that is told by these arguments and this environment.
+    pub fn stock_at(
+        &self,
+        place: &[&str],
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+        input: &str,
+    ) -> Option<String> {
         if !Path::new("/usr/bin/restic").is_file() {
             crate::skip("stock restic", "the package restic is not installed");
             return None;
         }
         let key = self.run(&["key", "export"]).ok().result();
         let password = private(&self.cluster.person, "stock", key["password"].as_str().unwrap());
-        let config = self.cluster.testbed.ssh_config();
         let said = Command::new("/usr/bin/restic")
             .args(["--no-cache", "--password-file", &password])
-            .args(["-o", &format!("sftp.command=ssh -F {} vault1 -s sftp", config.display())])
-            .args(["-r", &format!("sftp:vault1:{PLACE}")])
+            .args(place)
             .args(arguments)
             .env("HOME", self.cluster.person.home())
+            .envs(environment.iter().copied())
             .stdin(fs::File::open(input).unwrap())
             .output()
             .unwrap();

@@ -14,7 +14,7 @@ use crate::error::{Failure, Result};
 use crate::link::raw::Channel;
 use crate::tasks::sql::server::{Server, literal, server};
 use maxim_model::backup::TableSum;
-use maxim_model::backup::wire::BackupReply;
+use maxim_model::backup::wire::{BackupReply, DRILL};
 use maxim_model::task::{SqlAccess, SqlEngine};
 use maxim_model::wire::Reply;
 use std::path::Path;
@@ -63,6 +63,11 @@ impl Database {
             },
             name: name.to_owned(),
         })
+    }
+
+    /// The account whose database it is, named as that: a drill's copy belongs to the same.
+    fn account(&self) -> &str {
+        self.name.strip_suffix(DRILL).unwrap_or(&self.name)
     }
 
     pub(super) fn received(&self) -> String {
@@ -323,15 +328,15 @@ impl Database {
                     format!(
                         "GRANT ALL PRIVILEGES ON `{}`.* TO {}@{};\n",
                         pattern(&received),
-                        literal(&self.name),
+                        literal(self.account()),
                         literal(&host)
                     ),
                 )?;
             }
         }
         if self.access.engine == SqlEngine::Postgresql {
-            // Whoever owns a database may make tables in it; the account is named as the database is.
-            let owner = format!("ALTER DATABASE \"{received}\" OWNER TO \"{}\";\n", self.name);
+            // Whoever owns a database may make tables in it.
+            let owner = format!("ALTER DATABASE \"{received}\" OWNER TO \"{}\";\n", self.account());
             server.run("postgres", owner)?;
         }
         let now = stream::now_unix() * 1000;
@@ -344,9 +349,9 @@ impl Database {
             .map(drop)
     }
 
-    /// Hosts that the IM core's account (named as the database) may come from.
+    /// Hosts that the IM core's account may come from.
     fn hosts(&self, server: &Server<'_>) -> Result<Vec<String>> {
-        let sql = format!("SELECT Host FROM mysql.global_priv WHERE User = {};\n", literal(&self.name));
+        let sql = format!("SELECT Host FROM mysql.global_priv WHERE User = {};\n", literal(self.account()));
         Ok(server.run("", sql)?.into_iter().filter_map(|row| row.into_iter().next()).collect())
     }
 
@@ -355,7 +360,7 @@ impl Database {
         if self.access.engine == SqlEngine::Mariadb {
             let received = self.received();
             for host in self.hosts(server)? {
-                let (name, host) = (literal(&self.name), literal(&host));
+                let (name, host) = (literal(self.account()), literal(&host));
                 let granted = format!(
                     "SELECT 1 FROM mysql.db WHERE User = {name} AND Host = {host} AND Db = {};\n",
                     literal(&pattern(&received))

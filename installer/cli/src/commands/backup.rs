@@ -380,43 +380,13 @@ fn rebuild(call: &Call<'_>, arguments: &RestoreArguments, mut options: RestoreOp
         call.printer.result(0, json!({ "changes": 0, "repository": kit.repository.location() }));
         return Ok(0);
     }
+    let recovery = RecoverOptions { kit, password, set: arguments.wanted.clone() };
     // A run that was killed after this step finds the state, and goes on with what follows.
-    if state.topology()?.is_none() {
-        let work = if embedded { root.clone() } else { state.path().join("recovery") };
-        let state_there = StateDir::at(work.join("recovery-state"));
-        // A folder is on the host that keeps the repository; anything else is reached from here.
-        let on_the_keeper = !embedded && matches!(kit.repository, Repository::Local { .. });
-        let place = if on_the_keeper && call.global.file.is_some() {
-            let target = cluster::wanted(call.global, &Where::default(), call.printer)?;
-            Target { state: state_there, file: None, existing: false, ..target }
-        } else {
-            let text =
-                generate::local(Profile::Embedded, &kit.cluster, "localhost", "127.0.0.1", &kit.domain);
-            let loaded = cluster::load_text(call.global, &text, &work)?;
-            Target { loaded, state: state_there, reason: String::new(), file: None, existing: false }
-        };
-        let session = open(call, place)?;
-        let recovered = backup::recover_state(
-            &session.context,
-            &RecoverOptions { kit, password, set: arguments.wanted.clone() },
-            &state,
-        );
-        // What restic needed on the way; none of it belongs to the cluster.
-        let _ = std::fs::remove_dir_all(work.join("recovery-state"));
-        if !embedded {
-            let _ = std::fs::remove_dir_all(&work);
-        }
-        let manifest = recovered?;
+    options.set = match backup::rebuilding(&state, &recovery)? {
         // What is made of the new and empty cluster meanwhile is newer, and not what is wanted.
-        options.set = Some(manifest.set.clone());
-        call.printer.aside(&format!(
-            "{}\n",
-            messages.with(
-                "restore-state",
-                values!["set" => manifest.set.as_str(), "path" => state.path().display().to_string()]
-            )
-        ));
-    }
+        Some(set) => Some(set),
+        None => Some(recover(call, &recovery, &state, &root)?),
+    };
     let mut global = call.global.clone();
     global.root = embedded.then(|| root.clone());
     let target = match &global.file {
@@ -430,12 +400,56 @@ fn rebuild(call: &Call<'_>, arguments: &RestoreArguments, mut options: RestoreOp
     };
     let session = cluster::session(&global, target, Needs::Delivery, call.printer)?;
     call.printer.show_phases();
+    let looked = backup::are_fresh(&session.context, options.overwrite);
+    call.printer.run_ended();
+    let fresh = looked?;
+    call.printer.show_phases();
     let installed = actions::install(&session.context, InstallOptions { dry_run: false });
     call.printer.run_ended();
     if !installed?.applied {
         return Err(Failure::failed(messages.text("declined"), ""));
     }
-    put_back(call, &session, &RestoreOptions { overwrite: true, fresh: true, ..options })
+    put_back(call, &session, &RestoreOptions { overwrite: fresh || options.overwrite, fresh, ..options })
+}
+
+/// The state of the cluster out of the repository; the set.
+fn recover(
+    call: &Call<'_>,
+    recovery: &RecoverOptions,
+    state: &StateDir,
+    root: &Path,
+) -> Result<String, Failure> {
+    let messages = call.printer.messages();
+    let kit = &recovery.kit;
+    let embedded = kit.profile == Profile::Embedded.name();
+    let work = if embedded { root.to_owned() } else { state.path().join("recovery") };
+    let state_there = StateDir::at(work.join("recovery-state"));
+    // A folder is on the host that keeps the repository; anything else is reached from here.
+    let on_the_keeper = !embedded && matches!(kit.repository, Repository::Local { .. });
+    let place = if on_the_keeper && call.global.file.is_some() {
+        let target = cluster::wanted(call.global, &Where::default(), call.printer)?;
+        Target { state: state_there, file: None, existing: false, ..target }
+    } else {
+        let text = generate::local(Profile::Embedded, &kit.cluster, "localhost", "127.0.0.1", &kit.domain);
+        let loaded = cluster::load_text(call.global, &text, &work)?;
+        Target { loaded, state: state_there, reason: String::new(), file: None, existing: false }
+    };
+    let session = open(call, place)?;
+    let recovered = backup::recover_state(&session.context, recovery, state);
+    // What restic needed on the way; none of it belongs to the cluster.
+    let _ = std::fs::remove_dir_all(work.join("recovery-state"));
+    if !embedded {
+        let _ = std::fs::remove_dir_all(&work);
+    }
+    let manifest = recovered?;
+    call.printer.aside(&format!(
+        "{}\n",
+        messages.with(
+            "restore-state",
+            values!["set" => manifest.set.as_str(), "path" => state.path().display().to_string()]
+        )
+    ));
+    Ok(manifest.set)
 }
 
 fn name_of(state: &StateDir) -> String {

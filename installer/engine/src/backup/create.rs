@@ -6,6 +6,7 @@
 
 use super::parts::{added_bytes, store_parts};
 use super::relay::ask;
+use super::restore::marker::refuse_while_rebuilding;
 use super::vault::{PASSWORD, Vault, access, repository};
 use super::{hand_over, kit, tasks};
 use crate::actions::status::require_installed;
@@ -58,6 +59,7 @@ pub fn create(context: &Context, kind: SetKind) -> Result<CreateOutcome, EngineE
     require_installed(context, "backup create")?;
     // A set of the empty database would be the newest.
     crate::replace::refuse_in_the_middle(&context.state, "backup create")?;
+    refuse_while_rebuilding(&context.state, "backup create")?;
     let repository = repository(context)?;
     let _control = context.state.lock(&state::owner("backup create"))?;
     let run = Run::begin(context, "backup-create", true)?;
@@ -96,13 +98,16 @@ pub(super) fn create_in(
     let made = make(run, sessions, vault, kind);
     let noted = match &made {
         Ok((manifest, added)) => tasks::write_record(run, vault.agent(), |record| {
-            record.backup = Some(Done {
-                set: manifest.set.clone(),
-                at_unix: OffsetDateTime::now_utc().unix_timestamp(),
-                duration_ms: millis(begun),
-                bytes: manifest.bytes(),
-                added: *added,
-            });
+            // A safety set is kept for days only: a scheduled set that is owed is owed all the same.
+            if kind != SetKind::Safety {
+                record.backup = Some(Done {
+                    set: manifest.set.clone(),
+                    at_unix: OffsetDateTime::now_utc().unix_timestamp(),
+                    duration_ms: millis(begun),
+                    bytes: manifest.bytes(),
+                    added: *added,
+                });
+            }
             record.trouble.clear();
         }),
         Err(error) => tasks::write_record(run, vault.agent(), |record| {

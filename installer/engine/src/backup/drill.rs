@@ -21,7 +21,9 @@ use crate::run::{Run, Session};
 use crate::state::{self, Installed};
 use maxim_model::backup::manifest::PROVEN_TAG;
 use maxim_model::backup::record::Drilled;
-use maxim_model::backup::wire::{BackupReply, BackupRequest, DrillRequest, DrillServer, DrillStore, Source};
+use maxim_model::backup::wire::{
+    BackupReply, BackupRequest, DRILL, DrillRequest, DrillServer, DrillStore, Source,
+};
 use maxim_model::backup::{PartKind, SetManifest};
 use maxim_model::names::Role;
 use maxim_model::task::{AbsentTask, TaskKind};
@@ -115,8 +117,11 @@ fn drill_on(
         return Err(EngineError::refused("drill", "the set is of another database engine"));
     }
     let folder = format!("{}/drill", topology.paths.data);
-    if let Source::Sqlite { path, .. } = &mut origin.source {
-        *path = format!("{folder}/im.sqlite");
+    // Names of its own: a restore that was killed may have left something under its own.
+    match &mut origin.source {
+        Source::Sqlite { path, .. } => *path = format!("{folder}/im.sqlite"),
+        Source::Mariadb { database, .. } | Source::Postgresql { database, .. } => database.push_str(DRILL),
+        Source::Tree { .. } => {}
     }
     let place = |sessions: &mut [Session<'_>], host: &str| {
         sessions
@@ -129,6 +134,8 @@ fn drill_on(
         .iter()
         .position(|session| session.host.roles.contains(&Role::Im))
         .ok_or_else(|| EngineError::usage("drill", "no host of this cluster runs the IM core"))?;
+    // What a drill that was killed has left takes up the room that is asked for now.
+    clean(run, sessions, at, im, &origin, &folder);
     let drilled = (|| {
         run.emitter.phase("restore", || room(&mut sessions[at], &origin, part.unpacked()))?;
         run.emitter.phase("restore", || receive(run, vault, &mut sessions[at], part, &origin))?;

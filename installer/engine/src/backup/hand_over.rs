@@ -6,6 +6,7 @@
 //! a key of its own for the other hosts, and the part `state` as the control host would pack it. On the other hosts that
 //! key starts an agent that answers backups and nothing else.
 
+use super::restore::marker::refuse_while_rebuilding;
 use super::vault::{KEPT_CREDENTIALS, KEPT_KEY, KEPT_KNOWN_HOSTS, PASSWORD, Vault, access, host, repository};
 use super::{due, kit, state_part, tasks};
 use crate::context::Context;
@@ -87,6 +88,10 @@ pub(crate) fn authorized_line(
 /// does not make an install fail: the cluster serves.
 pub(crate) fn hand_over(run: &Run<'_>, sessions: &mut [Session<'_>], installed: &Installed) {
     let Some(keeper) = keeper(&run.context.topology) else { return };
+    if refuse_while_rebuilding(&run.context.state, "backup").is_err() {
+        // Its timer would make a set of the empty cluster; it is handed over when the data is there.
+        return;
+    }
     let done = run.emitter.phase("hand-over", || {
         let contents = contents(run, sessions, keeper, installed)?;
         let session = sessions.iter_mut().find(|session| session.host.name == keeper.name);

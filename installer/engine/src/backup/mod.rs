@@ -26,7 +26,7 @@ pub use due::{Due, DueJob, Job, due};
 pub(crate) use due::{calendars, drills_by_itself};
 pub(crate) use hand_over::{PACKED as HANDED_OVER, authorized_line, ensure_key, hand_over, home, marker};
 pub use kit::{KeyExport, key_export, read_kit};
-pub use recover::{RecoverOptions, recover_state};
+pub use recover::{RecoverOptions, are_fresh, rebuilding, recover_state};
 pub(crate) use restore::restore_before_install;
 pub use restore::{Only, Overwrite, RestoreOptions, RestoreOutcome, RestorePreview, restore};
 pub(crate) use sets::last;

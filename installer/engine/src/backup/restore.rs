@@ -5,10 +5,11 @@
 //! stop, a safety set is made, the parts are put in place, each in one step; the services start; a message goes
 //! through. What was there is kept until that message has arrived.
 //!
-//! A marker in the state folder says how far it went: a run that was killed before the exchange begins anew (nothing
-//! was overwritten), one that was killed after it goes on with starting. A half-restored database is never in the
-//! place of one that a service would open.
+//! A marker in the state folder says how far it went ([`marker`]): a run that was killed before the exchange begins anew
+//! (nothing was overwritten), one that was killed in it goes on with it, one that was killed after it tidies up. A
+//! half-restored database is never in the place of one that a service would open.
 
+pub(super) mod marker;
 mod serving;
 
 use super::create::create_in;
@@ -20,10 +21,10 @@ use crate::actions::status::require_installed;
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::events::{Timing, millis};
-use crate::files;
 use crate::phases::connect;
 use crate::run::{Run, Session};
 use crate::state;
+use marker::{Marker, Step};
 use maxim_model::backup::wire::{BackupReply, BackupRequest};
 use maxim_model::backup::{Part, PartKind, SetKind, SetManifest};
 use maxim_model::names::Role;
@@ -32,11 +33,10 @@ use serde::{Deserialize, Serialize};
 use serving::Then;
 use std::time::{Duration, Instant};
 
-const MARKER: &str = "restore.json";
 const EXCHANGE: Duration = Duration::from_mins(10);
 
 /// What is restored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Only {
     /// Database, files, and the console's data.
@@ -113,15 +113,6 @@ pub struct RestoreOutcome {
     pub timings: Vec<Timing>,
 }
 
-/// How far a restore went.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Marker {
-    set: String,
-    /// False: the parts lie beside what serves. True: they may be in its place.
-    exchanging: bool,
-    safety_set: String,
-}
-
 struct Work<'r, 'a> {
     run: &'r Run<'a>,
     vault: Vault,
@@ -178,29 +169,25 @@ fn restore_on(
     let context = run.context;
     let begun = Instant::now();
     let mut vault = Vault::open(run)?;
-    let marker = read_marker(context)?;
-    let mut wanted = options.set.clone();
-    if let Some(marker) = &marker {
-        if marker.exchanging && wanted.as_ref().is_some_and(|set| *set != marker.set) {
-            return Err(EngineError::refused(
-                "restore",
-                format!("the restore of set {} was interrupted while it put things in place", marker.set),
-            )
-            .hint("run `maxim.ctl backup restore --overwrite` without naming a set to finish it first"));
-        }
-        run.emitter.note("", "restore", format!("going on with set {}, which was interrupted", marker.set));
-        wanted = Some(wanted.unwrap_or_else(|| marker.set.clone()));
-    }
+    let left = Marker::read(&context.state)?;
+    let (wanted, only) = marker::asked_for(run, options, left.as_ref())?;
     let sets = vault.sets()?;
     let manifest = vault.manifest(run, pick(&sets, wanted.as_deref())?)?;
     fits(context, &manifest)?;
-    let targets = targets(context, &manifest, options.only)?;
+    let kept = left.as_ref().map(|marker| marker.kept.as_slice()).unwrap_or_default();
+    let targets = targets(run, &manifest, only, kept)?;
     let mut work = Work { run, vault, manifest, targets };
-    let preview = preview(&mut work, sessions)?;
+    let at = left.as_ref().map(|marker| marker.step);
+    if at == Some(Step::Receiving) && !options.dry_run {
+        // What a run that was killed has received takes up the room that is asked for now.
+        discard(&work, sessions);
+    }
+    let going_on = at == Some(Step::Exchanging);
+    let preview = preview(&mut work, sessions, !going_on)?;
     let mut outcome = RestoreOutcome {
         preview,
         applied: false,
-        safety_set: marker.as_ref().map(|marker| marker.safety_set.clone()).unwrap_or_default(),
+        safety_set: left.as_ref().map(|marker| marker.safety_set.clone()).unwrap_or_default(),
         tables: 0,
         rows: 0,
         duration_ms: 0,
@@ -210,30 +197,40 @@ fn restore_on(
     if options.dry_run {
         return Ok(outcome);
     }
-    let going_on = marker.as_ref().is_some_and(|marker| marker.exchanging);
-    if !outcome.preview.overwrites.is_empty() && !options.overwrite && !going_on {
-        let what: Vec<String> = outcome
-            .preview
-            .overwrites
-            .iter()
-            .map(|one| format!("{} on {} ({} bytes, about {} rows)", one.part, one.host, one.bytes, one.rows))
-            .collect();
-        return Err(EngineError::refused("restore", format!("this would overwrite {}", what.join(", ")))
-            .hint("say so with --overwrite; a safety set of what is there is made first"));
-    }
-    if !going_on && !options.fresh && !context.ask.approve_restore(&outcome.preview) {
+    let mut marker = left.clone().unwrap_or_else(|| Marker::new(&work.manifest.set, Step::Waiting, only));
+    if at == Some(Step::Done) && marker.set == work.manifest.set {
+        run.emitter.note(
+            "",
+            "restore",
+            "it was complete but for what was kept of before; that is removed now",
+        );
+        tidy_up(&work, sessions, &marker);
+        outcome.applied = true;
+        outcome.timings = run.emitter.timings();
         return Ok(outcome);
+    }
+    if !going_on {
+        refuse_to_overwrite(options, &outcome.preview)?;
+        if !options.fresh && !context.ask.approve_restore(&outcome.preview) {
+            return Ok(outcome);
+        }
     }
     let mut stopped = None;
     if going_on {
         stopped = Some(Instant::now());
         serving::act(run, sessions, &roles(&work), ServiceAction::Stop)?;
     } else {
-        write_marker(context, &work.manifest.set, false, "")?;
+        marker = Marker {
+            rebuilding: marker.rebuilding,
+            fresh: marker.fresh,
+            kept: marker.kept,
+            ..Marker::new(&work.manifest.set, Step::Receiving, only)
+        };
+        marker.write(&context.state)?;
         let received = run.emitter.phase("restore", || receive_all(&mut work, sessions, &mut outcome));
         if let Err(error) = received {
             discard(&work, sessions);
-            remove_marker(context);
+            marker.given_up(&context.state)?;
             return Err(error);
         }
         context.cancel.check("restore")?;
@@ -247,10 +244,11 @@ fn restore_on(
                 }
             }
             discard(&work, sessions);
-            remove_marker(context);
+            marker.given_up(&context.state)?;
             return Err(error);
         }
-        write_marker(context, &work.manifest.set, true, &outcome.safety_set)?;
+        marker.safety_set.clone_from(&outcome.safety_set);
+        marker.went(&context.state, Step::Exchanging)?;
     }
     run.emitter.phase("exchange", || {
         for (_, origin) in &work.targets {
@@ -260,12 +258,42 @@ fn restore_on(
     })?;
     serving::end(run, sessions, &roles(&work), then)?;
     outcome.stopped_ms = stopped.map(millis).unwrap_or_default();
-    discard(&work, sessions);
-    remove_marker(context);
+    // Before what was kept is removed: without it a run that goes on with the exchange would find neither.
+    marker.went(&context.state, Step::Done)?;
+    tidy_up(&work, sessions, &marker);
     outcome.applied = true;
     outcome.duration_ms = millis(begun);
     outcome.timings = run.emitter.timings();
     Ok(outcome)
+}
+
+/// What is there is overwritten only by who has said so.
+fn refuse_to_overwrite(options: &RestoreOptions, preview: &RestorePreview) -> Result<(), EngineError> {
+    if preview.overwrites.is_empty() || options.overwrite {
+        return Ok(());
+    }
+    Err(EngineError::refused("restore", format!("this would overwrite {}", in_words(&preview.overwrites)))
+        .hint("say so with --overwrite; a safety set of what is there is made first"))
+}
+
+/// What is there, in words.
+pub(super) fn in_words(overwrites: &[Overwrite]) -> String {
+    let what: Vec<String> = overwrites
+        .iter()
+        .map(|one| format!("{} on {} ({} bytes, about {} rows)", one.part, one.host, one.bytes, one.rows))
+        .collect();
+    what.join(", ")
+}
+
+/// The end of a restore that is proven.
+fn tidy_up(work: &Work<'_, '_>, sessions: &mut [Session<'_>], marker: &Marker) {
+    discard(work, sessions);
+    let state = &work.run.context.state;
+    Marker::remove(state);
+    if marker.rebuilding {
+        let installed = state.installed().ok().flatten().unwrap_or_default();
+        super::hand_over(work.run, sessions, &installed);
+    }
 }
 
 /// Whether a set can be put onto this cluster.
@@ -303,21 +331,30 @@ fn fits(context: &Context, manifest: &SetManifest) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// Parts of the set and where they belong; `kept` are left as they are.
 fn targets(
-    context: &Context,
+    run: &Run<'_>,
     manifest: &SetManifest,
     only: Only,
+    kept: &[String],
 ) -> Result<Vec<(Part, Origin)>, EngineError> {
     let wanted = |kind: PartKind| match only {
         Only::All => kind != PartKind::State,
         Only::Database => kind.is_database(),
         Only::Files => kind == PartKind::Files,
     };
-    let origins = origins(&context.topology)?;
+    let origins = origins(&run.context.topology)?;
+    for origin in origins.iter().filter(|origin| kept.iter().any(|name| name == origin.name)) {
+        run.emitter.note(
+            &origin.host,
+            "restore",
+            format!("{} is there still, and stays as it is", origin.name),
+        );
+    }
     let targets: Vec<(Part, Origin)> = manifest
         .parts
         .iter()
-        .filter(|part| wanted(part.kind))
+        .filter(|part| wanted(part.kind) && !kept.contains(&part.name))
         .filter_map(|part| {
             let origin = origins.iter().find(|origin| origin.kind == part.kind)?;
             Some((part.clone(), origin.clone()))
@@ -360,7 +397,12 @@ fn request(
     ask(agent, "restore", request, EXCHANGE)
 }
 
-fn preview(work: &mut Work<'_, '_>, sessions: &mut [Session<'_>]) -> Result<RestorePreview, EngineError> {
+/// `room`: asks for it too. When a restore goes on with the exchange, what it brings is there already.
+fn preview(
+    work: &mut Work<'_, '_>,
+    sessions: &mut [Session<'_>],
+    room: bool,
+) -> Result<RestorePreview, EngineError> {
     let mut overwrites = Vec::new();
     for (part, origin) in &work.targets {
         let measured =
@@ -369,7 +411,7 @@ fn preview(work: &mut Work<'_, '_>, sessions: &mut [Session<'_>]) -> Result<Rest
         // Beside what is there, with indexes and the engine's own log.
         let content = part.unpacked();
         let needed = content + content / 2 + (64 << 20);
-        if free < needed {
+        if room && free < needed {
             return Err(EngineError::failed(
                 "restore",
                 format!(
@@ -442,20 +484,4 @@ fn discard(work: &Work<'_, '_>, sessions: &mut [Session<'_>]) {
             work.run.emitter.warn(&origin.host, "restore", error.cause, "the next restore removes it");
         }
     }
-}
-
-fn read_marker(context: &Context) -> Result<Option<Marker>, EngineError> {
-    Ok(files::read_optional(&context.state.file(MARKER))?.and_then(|text| serde_json::from_str(&text).ok()))
-}
-
-fn write_marker(context: &Context, set: &str, exchanging: bool, safety: &str) -> Result<(), EngineError> {
-    let marker = Marker { set: set.into(), exchanging, safety_set: safety.into() };
-    let text =
-        serde_json::to_string(&marker).map_err(|error| EngineError::failed("restore", error.to_string()))?;
-    files::write_whole(&context.state.file(MARKER), text.as_bytes(), 0o600)
-}
-
-fn remove_marker(context: &Context) {
-    // When it stays, the next restore looks at what is there and goes on from it.
-    let _ = std::fs::remove_file(context.state.file(MARKER));
 }

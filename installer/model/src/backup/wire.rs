@@ -146,6 +146,9 @@ pub enum Source {
     },
 }
 
+/// End of the name under which a drill has its copy of a database: it belongs to the account of the one before the end.
+pub const DRILL: &str = "_drill";
+
 /// What restic is to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]

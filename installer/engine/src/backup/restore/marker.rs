@@ -1,0 +1,164 @@
+//! How far a restore went, in the state folder: what a run that was killed leaves to the next. It is there too from when
+//! the state of a cluster was recovered by its kit until its data is, so that nobody makes a set of the empty cluster
+//! meanwhile.
+
+use super::{Only, RestoreOptions};
+use crate::error::EngineError;
+use crate::files;
+use crate::run::Run;
+use crate::state::StateDir;
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "restore.json";
+
+/// What was done last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::backup) enum Step {
+    /// Nothing of the data yet.
+    Waiting,
+    /// Parts may lie beside what serves.
+    Receiving,
+    /// Parts may be in its place.
+    Exchanging,
+    /// A message went through; what was there before may not be removed yet.
+    Done,
+}
+
+/// A restore that is not over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::backup) struct Marker {
+    /// The set.
+    pub set: String,
+    /// How far it went.
+    pub step: Step,
+    /// What of the set.
+    pub only: Only,
+    /// The set that was made of what was there; empty: none.
+    pub safety_set: String,
+    /// The cluster is rebuilt from repository and kit.
+    pub rebuilding: bool,
+    /// While it is rebuilt: whether there was no database before. None: nobody has looked yet.
+    pub fresh: Option<bool>,
+    /// While it is rebuilt: parts beside the database that hosts which live still have, and that stay as they are.
+    pub kept: Vec<String>,
+}
+
+impl Marker {
+    /// At the begin of a restore, or of a rebuilding.
+    pub fn new(set: &str, step: Step, only: Only) -> Self {
+        Self {
+            set: set.into(),
+            step,
+            only,
+            safety_set: String::new(),
+            rebuilding: false,
+            fresh: None,
+            kept: Vec::new(),
+        }
+    }
+
+    /// What is there; one that cannot be read is an error, for it may stand in the middle of an exchange.
+    pub fn read(state: &StateDir) -> Result<Option<Self>, EngineError> {
+        let path = state.file(FILE);
+        let Some(text) = files::read_optional(&path)? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|error| {
+            EngineError::refused("restore", format!("{}: {error}", path.display()))
+                .hint("it says how far a restore went; complete that with the program that began it")
+        })
+    }
+
+    /// Writes it whole.
+    pub fn write(&self, state: &StateDir) -> Result<(), EngineError> {
+        let text =
+            serde_json::to_string(self).map_err(|error| EngineError::failed("restore", error.to_string()))?;
+        files::write_whole(&state.file(FILE), text.as_bytes(), 0o600)
+    }
+
+    /// Notes a step.
+    pub fn went(&mut self, state: &StateDir, step: Step) -> Result<(), EngineError> {
+        self.step = step;
+        self.write(state)
+    }
+
+    /// The restore is over, or nothing of it is left.
+    pub fn remove(state: &StateDir) {
+        // When it stays, the next restore finds that there is nothing left to do.
+        let _ = std::fs::remove_file(state.file(FILE));
+    }
+
+    /// Ends a restore that has put nothing in place: a rebuilding waits again.
+    pub fn given_up(mut self, state: &StateDir) -> Result<(), EngineError> {
+        if self.rebuilding {
+            return self.went(state, Step::Waiting);
+        }
+        Self::remove(state);
+        Ok(())
+    }
+}
+
+/// The set, and what of it, by what is asked for and what a run before has left.
+pub(super) fn asked_for(
+    run: &Run<'_>,
+    options: &RestoreOptions,
+    left: Option<&Marker>,
+) -> Result<(Option<String>, Only), EngineError> {
+    let Some(left) = left else { return Ok((options.set.clone(), options.only)) };
+    let other = options.set.as_ref().is_some_and(|set| *set != left.set);
+    if left.step == Step::Exchanging && other {
+        return Err(EngineError::refused(
+            "restore",
+            format!("the restore of set {} was interrupted while it put things in place", left.set),
+        )
+        .hint("run `maxim.ctl backup restore --overwrite` without naming a set to finish it first"));
+    }
+    if !other {
+        run.emitter.note("", "restore", format!("going on with set {}, which was interrupted", left.set));
+    }
+    let only = if left.step == Step::Exchanging { left.only } else { options.only };
+    Ok((options.set.clone().or_else(|| Some(left.set.clone())), only))
+}
+
+/// Refuses what would take the empty cluster for the real one while that is rebuilt.
+pub(in crate::backup) fn refuse_while_rebuilding(state: &StateDir, step: &str) -> Result<(), EngineError> {
+    match Marker::read(state)? {
+        Some(marker) if marker.rebuilding && marker.step != Step::Done => Err(EngineError::refused(
+            step,
+            format!("this cluster is being rebuilt, and set {} is not restored yet", marker.set),
+        )
+        .hint("complete it with the same `maxim.ctl backup restore --kit` command")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FILE, Marker, Only, Step, refuse_while_rebuilding};
+    use crate::state::StateDir;
+
+    #[test]
+    fn a_rebuilding_waits_until_its_data_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::at(folder.path());
+        refuse_while_rebuilding(&state, "backup create").unwrap();
+        let mut marker = Marker { rebuilding: true, ..Marker::new("s", Step::Waiting, Only::All) };
+        marker.write(&state).unwrap();
+        let refused = refuse_while_rebuilding(&state, "backup create").unwrap_err();
+        assert!(refused.exit_code() == 5 && refused.hint.contains("--kit"), "{refused:?}");
+        marker.went(&state, Step::Receiving).unwrap();
+        marker.clone().given_up(&state).unwrap();
+        assert_eq!(Marker::read(&state).unwrap().unwrap().step, Step::Waiting);
+        marker.went(&state, Step::Done).unwrap();
+        refuse_while_rebuilding(&state, "backup create").unwrap();
+        // One that is none of a rebuilding leaves nothing.
+        Marker::new("s", Step::Receiving, Only::Database).given_up(&state).unwrap();
+        assert_eq!(Marker::read(&state).unwrap(), None);
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_is_not_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(FILE), "{").unwrap();
+        assert_eq!(Marker::read(&StateDir::at(folder.path())).unwrap_err().exit_code(), 5);
+    }
+}
