@@ -11,6 +11,7 @@ mod feed;
 mod loading;
 mod memo;
 mod near;
+mod opening;
 mod pack;
 mod program;
 mod pump;
