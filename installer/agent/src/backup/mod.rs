@@ -15,6 +15,7 @@ mod opening;
 mod pack;
 mod program;
 mod pump;
+mod queue;
 mod restic;
 mod server;
 mod sqlite;
