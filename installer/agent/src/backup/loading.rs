@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// The end of loading: indexes are made and everything is committed.
 const LOADED: Duration = Duration::from_hours(2);
+/// Statistics of a large database.
+const ANALYSED: Duration = Duration::from_mins(30);
 
 impl Database {
     /// Starts the client that reads a dump.
@@ -57,21 +59,27 @@ impl Database {
 
     /// Loads a dump beside the database that serves, and says what is in it then.
     pub fn receive(&self, channel: &mut dyn Channel) -> Result<Reply> {
-        let server = self.server()?;
         let name = self.received();
+        let server = self.server()?;
         Self::drop_database(&server, &name)?;
         server.create_schema(&name)?;
-        let outcome = Self::without_statistics(&server, || self.loaded(channel, &server, &name))
-            .and_then(|reply| Self::analyse(&server, &name).map(|()| reply));
-        if outcome.is_err() {
+        drop(server);
+        // Loading may take hours: each statement after it is of a server of its own, with time of its own.
+        let set = |sql: &str| self.server()?.run("", sql.to_owned()).map(drop);
+        let outcome = without_statistics(self.access.engine, set, || self.loaded(channel, &name));
+        match &outcome {
+            // The server makes statistics by itself, only later: without them nothing is wrong with what was loaded.
+            Ok(_) => drop(self.analyse(&name)),
             // Half a database is of no use; what remains of it is dropped by the next run too.
-            let _ = Self::drop_database(&server, &name);
+            Err(_) => drop(self.server().and_then(|server| Self::drop_database(&server, &name))),
         }
         outcome
     }
 
-    fn loaded(&self, channel: &mut dyn Channel, server: &Server<'_>, name: &str) -> Result<Reply> {
-        let mut load = self.load(server, name)?;
+    fn loaded(&self, channel: &mut dyn Channel, name: &str) -> Result<Reply> {
+        let server = self.server()?;
+        let version = Self::version(&server);
+        let mut load = self.load(&server, name)?;
         let mut input = load.stdin()?;
         let mut output = load.stdout()?;
         let drain = std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
@@ -112,34 +120,80 @@ impl Database {
         drop(input);
         load.check(LOADED)?;
         let _ = drain.join();
-        Ok(stream::sent(taken, content, self.sums_of(server, name)?, Self::version(server), 0))
-    }
-
-    /// `MariaDB` computes its statistics of a table again and again while rows are loaded into it, on one whole
-    /// processor: that waits until all are there. A run that was killed leaves it so until the next one, or until the
-    /// server is restarted.
-    fn without_statistics<T>(server: &Server<'_>, load: impl FnOnce() -> Result<T>) -> Result<T> {
-        if server.access.engine != SqlEngine::Mariadb {
-            return load();
-        }
-        server.run("", "SET GLOBAL innodb_stats_auto_recalc = OFF;\n".into())?;
-        let loaded = load();
-        let again = server.run("", "SET GLOBAL innodb_stats_auto_recalc = DEFAULT;\n".into());
-        loaded.and_then(|loaded| again.map(|_| loaded))
+        Ok(stream::sent(taken, content, self.sums_of(&self.server()?, name)?, version, 0))
     }
 
     /// Statistics of what was loaded.
-    fn analyse(server: &Server<'_>, name: &str) -> Result<()> {
-        match server.access.engine {
+    fn analyse(&self, name: &str) -> Result<()> {
+        let server = self.server_for(ANALYSED.as_secs())?;
+        match self.access.engine {
             SqlEngine::Mariadb => {
-                let tables = Self::tables(server, name)?;
+                let tables = Self::tables(&server, name)?;
                 let names: Vec<String> = tables.iter().map(|table| format!("`{name}`.`{table}`")).collect();
                 if names.is_empty() {
                     return Ok(());
                 }
-                server.run("", format!("ANALYZE TABLE {};\n", names.join(", "))).map(drop)
+                let sql = format!("ANALYZE TABLE {};\n", names.join(", "));
+                server.run_within(ANALYSED, "", sql).map(drop)
             }
-            SqlEngine::Postgresql => server.run(name, "ANALYZE;\n".into()).map(drop),
+            SqlEngine::Postgresql => server.run_within(ANALYSED, name, "ANALYZE;\n".into()).map(drop),
         }
+    }
+}
+
+/// `MariaDB` computes its statistics of a table again and again while rows are loaded into it, on one whole processor:
+/// that waits until all are there. `set` runs a statement, on a connection of its own each time. A run that was killed
+/// leaves it so until the next one, or until the server is restarted.
+fn without_statistics<T>(
+    engine: SqlEngine,
+    set: impl Fn(&str) -> Result<()>,
+    load: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    if engine != SqlEngine::Mariadb {
+        return load();
+    }
+    set("SET GLOBAL innodb_stats_auto_recalc = OFF;\n")?;
+    let loaded = load();
+    let again = set("SET GLOBAL innodb_stats_auto_recalc = DEFAULT;\n");
+    loaded.and_then(|loaded| again.map(|()| loaded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_statistics;
+    use crate::error::{Failure, Result};
+    use maxim_model::task::SqlEngine;
+    use std::cell::RefCell;
+
+    /// What was said to the server, and when it was loaded into.
+    fn said(engine: SqlEngine, load: impl FnOnce() -> Result<()>) -> (Vec<String>, Result<()>) {
+        let all = RefCell::new(Vec::new());
+        let outcome = without_statistics(
+            engine,
+            |sql| {
+                all.borrow_mut().push(sql.trim().to_owned());
+                Ok(())
+            },
+            || {
+                all.borrow_mut().push("load".into());
+                load()
+            },
+        );
+        (all.into_inner(), outcome)
+    }
+
+    #[test]
+    fn statistics_come_back_whatever_came_of_loading() {
+        let around = [
+            "SET GLOBAL innodb_stats_auto_recalc = OFF;",
+            "load",
+            "SET GLOBAL innodb_stats_auto_recalc = DEFAULT;",
+        ];
+        let (all, outcome) = said(SqlEngine::Mariadb, || Ok(()));
+        assert_eq!((all.as_slice(), outcome.is_ok()), (around.map(str::to_owned).as_slice(), true));
+        let (all, outcome) = said(SqlEngine::Mariadb, || Err(Failure::Invalid("the stream broke".into())));
+        assert_eq!(all, around);
+        assert!(outcome.unwrap_err().to_string().contains("the stream broke"));
+        assert_eq!(said(SqlEngine::Postgresql, || Ok(())).0, ["load"]);
     }
 }

@@ -11,9 +11,11 @@ mod feed;
 mod loading;
 mod memo;
 mod near;
+mod opening;
 mod pack;
 mod program;
 mod pump;
+mod queue;
 mod restic;
 mod server;
 mod sqlite;
@@ -72,7 +74,7 @@ pub fn answer(request: BackupRequest, scope: &Scope, channel: &mut dyn Channel) 
                 Source::Sqlite { path, scratch, .. } => {
                     owned(scope, path)?;
                     owned(scope, scratch)?;
-                    sqlite::sum(path, scratch)?
+                    sqlite::sum(channel, path, scratch)?
                 }
                 source => database(source)?.sum()?,
             };

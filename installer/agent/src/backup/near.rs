@@ -87,9 +87,12 @@ struct Outlet<'a> {
 
 impl Channel for Outlet<'_> {
     fn reply(&mut self, reply: &Reply) -> Result<()> {
-        // Restic takes chunks of any size.
-        if let Reply::Backup(BackupReply::Chunk { read, .. }) = reply {
-            self.read = *read;
+        match reply {
+            // Restic takes chunks of any size.
+            Reply::Backup(BackupReply::Chunk { read, .. }) => self.read = *read,
+            // The source is busy before its first byte.
+            Reply::Backup(BackupReply::Passed { .. }) => self.engine.reply(reply)?,
+            _ => {}
         }
         Ok(())
     }

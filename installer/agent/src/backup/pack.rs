@@ -28,7 +28,10 @@ impl Packer {
 
     /// A frame, compressed.
     pub fn pack(&mut self, frame: &[u8]) -> Result<Vec<u8>> {
-        self.0.compress(frame).map_err(failed)
+        let mut packed = self.0.compress(frame).map_err(failed)?;
+        // It was made with room for a frame that does not compress, and may wait for long.
+        packed.shrink_to_fit();
+        Ok(packed)
     }
 }
 

@@ -6,18 +6,18 @@ use super::aside::Aside;
 use super::child::Running;
 use super::cut::Cutter;
 use super::pack::Packer;
+use super::queue::{Frame, Giver, Taker, queue};
 use super::stream;
 use super::sums::{Dialect, Scanner};
 use crate::error::{Failure, Result};
 use crate::link::raw::Channel;
 use maxim_model::backup::wire::FRAME;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::ScopedJoinHandle;
 
-/// Frames of the dump that wait to be compressed: half a megabyte each, or so, and [`super::cut::MOST`] at most.
-const CUT: usize = 4;
-/// Frames that wait to be handed on: while restic opens the repository, the dump goes on.
-const PACKED: usize = 128;
+/// Bytes of the dump that wait to be compressed: two of the largest frames, or one that is longer by its last row.
+const CUT: usize = 2 * super::cut::MOST;
+/// Bytes that wait to be handed on: while restic opens the repository, the dump goes on.
+const PACKED: usize = 32 << 20;
 
 /// What went by.
 pub struct Pumped {
@@ -29,17 +29,14 @@ pub struct Pumped {
     pub bytes: u64,
 }
 
-/// A frame, and the bytes of the dump up to its end.
-type Frame = (Vec<u8>, u64);
-
 /// Hands the whole dump on to `channel`.
 pub fn pump(dump: &mut Running, dialect: Dialect, channel: &mut dyn Channel) -> Result<Pumped> {
     let mut output = dump.stdout()?;
     // The program that dumps mostly waits, for the database and for us.
     let _aside = Aside::step();
     std::thread::scope(|scope| {
-        let (cut, to_pack) = sync_channel::<Frame>(CUT);
-        let (packed, to_send) = sync_channel::<Frame>(PACKED);
+        let (cut, to_pack) = queue(CUT);
+        let (packed, to_send) = queue(PACKED);
         let reader = scope.spawn(move || read(&mut output, dialect, &cut));
         let packer = scope.spawn(move || pack(&to_pack, &packed));
         let sent = send(&to_send, channel);
@@ -66,39 +63,140 @@ fn gone() -> Failure {
     Failure::Invalid("nobody takes the dump any more".into())
 }
 
-fn read(output: &mut dyn std::io::Read, dialect: Dialect, cut: &SyncSender<Frame>) -> Result<(Scanner, u64)> {
+fn given(to: &Giver, frame: Frame) -> Result<()> {
+    if to.give(frame) { Ok(()) } else { Err(gone()) }
+}
+
+fn read(output: &mut dyn std::io::Read, dialect: Dialect, cut: &Giver) -> Result<(Scanner, u64)> {
     let mut cutter = Cutter::new(dialect);
     let mut total = 0;
     let content = stream::read(output, "the dump", |piece| {
         total += piece.len() as u64;
-        cutter.feed(piece, &mut |frame| cut.send((frame, total)).map_err(|_| gone()))
+        cutter.feed(piece, &mut |frame| given(cut, (frame, total)))
     })?;
-    let scanner = cutter.finish(&mut |frame| cut.send((frame, content)).map_err(|_| gone()))?;
+    let scanner = cutter.finish(&mut |frame| given(cut, (frame, content)))?;
     Ok((scanner, content))
 }
 
-fn pack(frames: &Receiver<Frame>, packed: &SyncSender<Frame>) -> Result<()> {
+fn pack(frames: &Taker, packed: &Giver) -> Result<()> {
     let mut packer = Packer::new()?;
-    for (frame, read) in frames {
-        packed.send((packer.pack(&frame)?, read)).map_err(|_| gone())?;
+    while let Some((frame, read)) = frames.take() {
+        given(packed, (packer.pack(&frame)?, read))?;
     }
     Ok(())
 }
 
-fn send(packed: &Receiver<Frame>, channel: &mut dyn Channel) -> Result<u64> {
+fn send(packed: &Taker, channel: &mut dyn Channel) -> Result<u64> {
     let (mut waiting, mut bytes, mut known) = (Vec::with_capacity(2 * FRAME), 0, 0);
-    for (frame, read) in packed {
+    while let Some((frame, read)) = packed.take() {
         known = read;
         waiting.extend_from_slice(&frame);
-        while waiting.len() >= FRAME {
-            stream::chunk(channel, &waiting[..FRAME], known)?;
-            waiting.drain(..FRAME);
-            bytes += FRAME as u64;
+        let whole = waiting.len() - waiting.len() % FRAME;
+        for piece in waiting[..whole].chunks(FRAME) {
+            stream::chunk(channel, piece, known)?;
         }
+        waiting.drain(..whole);
+        bytes += whole as u64;
     }
     if !waiting.is_empty() {
         stream::chunk(channel, &waiting, known)?;
         bytes += waiting.len() as u64;
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FRAME, PACKED, pump};
+    use crate::backup::child;
+    use crate::backup::pack::Packer;
+    use crate::backup::sums::Dialect;
+    use crate::error::{Failure, Result};
+    use crate::link::raw::{Channel, Frame};
+    use maxim_model::wire::Reply;
+    use std::time::Duration;
+
+    /// Takes what comes, or fails after so many pieces.
+    struct Goal {
+        taken: Vec<u8>,
+        pieces: usize,
+        most: usize,
+    }
+
+    impl Channel for Goal {
+        fn reply(&mut self, _: &Reply) -> Result<()> {
+            Ok(())
+        }
+
+        fn raw(&mut self, bytes: &[u8]) -> Result<()> {
+            assert!(bytes.len() <= FRAME);
+            self.pieces += 1;
+            if self.pieces > self.most {
+                return Err(Failure::Invalid("the goal has gone".into()));
+            }
+            // Slower than who dumps, so that frames wait.
+            std::thread::sleep(Duration::from_millis(1));
+            self.taken.extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn frame(&mut self, _: &mut Vec<u8>) -> Result<Frame> {
+            Ok(Frame::End)
+        }
+
+        fn is_gone(&self) -> bool {
+            false
+        }
+    }
+
+    /// A dump of rows of random text, each of a megabyte, larger than all that may wait.
+    fn dump(folder: &std::path::Path) -> (child::Running, Vec<u8>) {
+        let mut state = 1_u64;
+        // Letters from `(` to `[`, which need no escape. The same row again is further back than anybody looks.
+        let random = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            b'(' + ((state >> 33) % 52) as u8
+        });
+        let row: Vec<u8> = random.take(1 << 20).collect();
+        let mut text = b"CREATE TABLE `m` (\nx\n);\nINSERT INTO `m` VALUES\n".to_vec();
+        for number in 0..PACKED / row.len() + 32 {
+            text.extend_from_slice(if number == 0 { b"('" } else { b",\n('" });
+            text.extend_from_slice(&row);
+            text.extend_from_slice(b"')");
+        }
+        text.extend_from_slice(b";\n-- Dump completed\n");
+        let path = folder.join("dump.sql");
+        std::fs::write(&path, &text).unwrap();
+        (child::start("dump", "cat", &[path.display().to_string()], &[]).unwrap(), text)
+    }
+
+    #[test]
+    fn rows_that_do_not_compress_go_through_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut running, text) = dump(folder.path());
+        let mut goal = Goal { taken: Vec::new(), pieces: 0, most: usize::MAX };
+        let pumped = pump(&mut running, Dialect::Mariadb, &mut goal).unwrap();
+        assert!(pumped.scanner.is_complete());
+        assert_eq!((pumped.content, pumped.bytes), (text.len() as u64, goal.taken.len() as u64));
+        assert!(goal.taken.len() > PACKED, "they do not compress");
+        let joined =
+            |text: Vec<u8>| String::from_utf8(text).unwrap().replace(";\nINSERT INTO `m` VALUES\n", ",\n");
+        assert!(joined(zstd::decode_all(goal.taken.as_slice()).unwrap()) == joined(text));
+    }
+
+    #[test]
+    fn a_goal_that_fails_ends_all_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut running, _) = dump(folder.path());
+        let mut goal = Goal { taken: Vec::new(), pieces: 0, most: 3 };
+        let failed = pump(&mut running, Dialect::Mariadb, &mut goal).err().unwrap();
+        assert!(failed.to_string().contains("the goal has gone"), "its own words: {failed}");
+    }
+
+    #[test]
+    fn a_frame_takes_no_more_memory_than_it_has_bytes() {
+        let mut packer = Packer::new().unwrap();
+        let packed = packer.pack(&vec![b'a'; 4 << 20]).unwrap();
+        assert!(packed.capacity() < 2 * packed.len() + 1024, "{} of {}", packed.len(), packed.capacity());
+    }
 }

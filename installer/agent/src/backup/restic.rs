@@ -7,6 +7,7 @@
 use super::aside::Aside;
 use super::child::{self, Running};
 use super::memo::Memo;
+use super::opening;
 use super::program::{Program, program};
 use super::storing::{self, Names};
 use super::stream;
@@ -74,7 +75,7 @@ impl Drop for Private {
 pub struct Restic {
     program: Program,
     pub(super) private: Private,
-    memo: Memo,
+    pub(super) memo: Memo,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
 }
@@ -144,6 +145,18 @@ impl Restic {
         Ok(Self { program, private, memo: Memo::of(&work, access), arguments, environment })
     }
 
+    /// Where the repository is, as restic has it.
+    pub(super) fn place(&self) -> &str {
+        self.arguments.get(1).map_or("", String::as_str)
+    }
+
+    /// One that is not restic, for tests.
+    #[cfg(test)]
+    pub(super) fn stand_in(program: Program, place: &str, memo: Memo, run: &Path) -> Self {
+        let private = Private::make(run).unwrap();
+        Self { program, private, memo, arguments: vec!["-r".into(), place.into()], environment: Vec::new() }
+    }
+
     pub(super) fn start(&self, command: &[String]) -> Result<Running> {
         let arguments: Vec<String> =
             self.program.before.iter().chain(&self.arguments).chain(command).cloned().collect();
@@ -155,7 +168,7 @@ impl Restic {
     }
 
     /// Runs a command to its end; what it said, as JSON objects.
-    fn run(
+    pub(super) fn run(
         &self,
         channel: &dyn Channel,
         command: &[&str],
@@ -172,7 +185,12 @@ impl Restic {
     }
 
     /// The same; an exit status that is not 0 is a failure in restic's own words.
-    fn check(&self, channel: &dyn Channel, command: &[&str], patience: Duration) -> Result<Vec<Value>> {
+    pub(super) fn check(
+        &self,
+        channel: &dyn Channel,
+        command: &[&str],
+        patience: Duration,
+    ) -> Result<Vec<Value>> {
         let (status, said) = self.run(channel, command, patience)?;
         if status.success() {
             Ok(said)
@@ -186,8 +204,12 @@ impl Restic {
         texts.dedup();
         let kept = texts.len().saturating_sub(6);
         let words = texts[kept..].join("; ");
-        let place = self.arguments.get(1).cloned().unwrap_or_default();
+        let place = self.place();
         match status.code() {
+            Some(10) if self.memo.known().is_some() => opening::gone(
+                format!("the repository that was at {place} is gone: {words}"),
+                self.memo.path(),
+            ),
             Some(10) => Failure::refused(
                 format!("there is no repository at {place}: {words}"),
                 "is the place right, and mounted? `maxim.ctl backup create` makes a repository that is new",
@@ -261,7 +283,7 @@ pub fn answer(channel: &mut dyn Channel, access: &RepositoryAccess, command: &Re
     let restic = Restic::open(access)?;
     let said = match command {
         ResticCommand::Version => Vec::new(),
-        ResticCommand::Init => init(channel, &restic)?,
+        ResticCommand::Init => opening::init(channel, &restic)?,
         ResticCommand::Snapshots => restic.check(channel, &["snapshots", "--no-lock", "--tag", TAG], OPEN)?,
         ResticCommand::Size => {
             restic.check(channel, &["stats", "--no-lock", "--mode", "raw-data"], Duration::from_mins(30))?
@@ -270,7 +292,7 @@ pub fn answer(channel: &mut dyn Channel, access: &RepositoryAccess, command: &Re
             let said = storing::backup(channel, &restic, &Names { file, tags, host })?;
             if file == MANIFEST_FILE {
                 // The last of a set.
-                restic.memo.settle()?;
+                opening::settle(channel, &restic)?;
             }
             said
         }
@@ -329,47 +351,6 @@ fn change(channel: &dyn Channel, restic: &Restic, words: &[&str], patience: Dura
     Ok(said)
 }
 
-/// Makes the repository unless it is there and opens. restic's own file `config` is the only thing that tells. A run that
-/// was killed may have left its lock, which keeps every tool from checking the repository: that is taken away
-/// meanwhile, for opening a repository costs either of them half a second of one processor. None of that is done when
-/// the last run has ended well; should the repository be gone since, that is said as soon as something is stored.
-fn init(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>> {
-    if let Some(id) = restic.memo.settled() {
-        restic.memo.busy()?;
-        return Ok(vec![serde_json::json!({"message_type": "opened", "id": id})]);
-    }
-    let said = open(channel, restic)?;
-    if let Some(id) = said.iter().find_map(|value| value["id"].as_str().filter(|id| !id.is_empty())) {
-        restic.memo.opened(id)?;
-    }
-    Ok(said)
-}
-
-fn open(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>> {
-    let mut unlocking = restic.start(&["unlock".to_owned()])?;
-    let (status, said) = restic.run(channel, &["cat", "config", "--no-lock"], OPEN)?;
-    let (unlocked, words) = unlocking.wait(OPEN, || !channel.is_gone())?;
-    match status.code() {
-        Some(0) if unlocked.success() => {
-            let id =
-                config_id(&said).ok_or_else(|| Failure::Invalid("restic shows no configuration".into()))?;
-            Ok(vec![serde_json::json!({"message_type": "opened", "id": id})])
-        }
-        Some(0) => Err(restic.failure("unlock", unlocked, &lines(&words))),
-        Some(10) => restic.check(channel, &["init"], OPEN),
-        _ => Err(restic.failure("cat", status, &said)),
-    }
-}
-
-/// The repository's identifier in its configuration, which restic shows on several lines.
-fn config_id(said: &[Value]) -> Option<String> {
-    let shown: String = said.iter().filter_map(text).collect();
-    // Warnings may stand behind it.
-    let config =
-        serde_json::Deserializer::from_str(&shown).into_iter::<Value>().next().and_then(|read| read.ok());
-    said.iter().chain(&config).find_map(|value| value["id"].as_str().map(str::to_owned))
-}
-
 /// Begins to read a file of a snapshot.
 pub fn reading(restic: &Restic, snapshot: &str, file: &str) -> Result<(Running, ChildStdout)> {
     let command = ["dump", "--no-lock", identifier(snapshot)?, &format!("/{}", file.trim_start_matches('/'))]
@@ -396,7 +377,7 @@ fn dump(channel: &mut dyn Channel, restic: &Restic, snapshot: &str, file: &str) 
 
 #[cfg(test)]
 mod tests {
-    use super::{config_id, identifier, lines, text};
+    use super::{identifier, lines, text};
 
     #[test]
     fn its_words_are_found_in_all_their_forms() {
@@ -406,16 +387,6 @@ mod tests {
         );
         let texts: Vec<String> = said.iter().filter_map(text).collect();
         assert_eq!(texts, ["Fatal: x", "plain", "pack ab"]);
-    }
-
-    #[test]
-    fn the_configuration_names_the_repository_on_one_line_or_many() {
-        let many = lines("{\n  \"version\": 2,\n  \"id\": \"12ab\",\n  \"chunker_polynomial\": \"3\"\n}\n");
-        assert_eq!(config_id(&many).as_deref(), Some("12ab"));
-        let warned = [many, lines("unable to open cache\n")].concat();
-        assert_eq!(config_id(&warned).as_deref(), Some("12ab"));
-        assert_eq!(config_id(&lines("{\"version\":2,\"id\":\"12ab\"}\n")).as_deref(), Some("12ab"));
-        assert_eq!(config_id(&lines("nothing\n")), None);
     }
 
     #[test]

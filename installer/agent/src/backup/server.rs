@@ -20,8 +20,12 @@ use maxim_model::wire::Reply;
 use std::path::Path;
 use std::time::Duration;
 
-/// Seconds that a statement may take.
-const STATEMENT: u64 = 300;
+/// Seconds for all statements of one step; the engine waits ten minutes for what is put in place. What comes after a
+/// stream has a server of its own, for the stream may take hours.
+const STEP: u64 = 540;
+/// A statement that removes or moves a whole database: files of gigabytes go, and whoever reads is waited for. The engine
+/// waits five minutes for a stream to begin, before which this may be done.
+const CHANGE: Duration = Duration::from_mins(4);
 /// A program that has closed its output ends at once.
 pub(super) const END: Duration = Duration::from_mins(1);
 
@@ -85,8 +89,14 @@ impl Database {
         }
     }
 
+    /// The server that runs now, for the statements of one step.
     pub(super) fn server(&self) -> Result<Server<'_>> {
-        server(&self.access, Deadline::after(STATEMENT))?.ok_or_else(|| Failure::Service {
+        self.server_for(STEP)
+    }
+
+    /// The same for statements that take so many seconds together.
+    pub(super) fn server_for(&self, seconds: u64) -> Result<Server<'_>> {
+        server(&self.access, Deadline::after(seconds))?.ok_or_else(|| Failure::Service {
             service: self.access.service.clone(),
             what: "does not run".into(),
             log: String::new(),
@@ -235,8 +245,10 @@ impl Database {
     /// Sums of what serves.
     pub fn sum(&self) -> Result<Reply> {
         let server = self.server()?;
+        // Asked before: reading all of it takes as long as it takes.
+        let version = Self::version(&server);
         let point = stream::now_unix();
-        Ok(stream::sent(0, 0, self.sums_of(&server, &self.name)?, Self::version(&server), point))
+        Ok(stream::sent(0, 0, self.sums_of(&server, &self.name)?, version, point))
     }
 
     pub(super) fn drop_database(server: &Server<'_>, name: &str) -> Result<()> {
@@ -244,7 +256,7 @@ impl Database {
             SqlEngine::Mariadb => format!("DROP DATABASE IF EXISTS `{name}`;\n"),
             SqlEngine::Postgresql => format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE);\n"),
         };
-        server.run("postgres", sql).map(drop)
+        server.run_within(CHANGE, "postgres", sql).map(drop)
     }
 
     pub(super) fn tables(server: &Server<'_>, name: &str) -> Result<Vec<String>> {
@@ -284,7 +296,7 @@ impl Database {
                     .chain(incoming.iter().map(|table| format!("`{new}`.`{table}` TO `{name}`.`{table}`")))
                     .collect();
                 if !moves.is_empty() {
-                    server.run("", format!("RENAME TABLE {};\n", moves.join(", ")))?;
+                    server.run_within(CHANGE, "", format!("RENAME TABLE {};\n", moves.join(", ")))?;
                 }
                 Self::drop_database(&server, &new)
             }
@@ -311,7 +323,7 @@ impl Database {
                     sql.push_str(&format!("ALTER DATABASE \"{name}\" OWNER TO \"{owner}\";\n"));
                 }
                 sql.push_str("COMMIT;\n");
-                server.run("postgres", sql).map(drop)
+                server.run_within(CHANGE, "postgres", sql).map(drop)
             }
         }
     }
@@ -344,9 +356,9 @@ impl Database {
             SqlEngine::Mariadb => format!("`{received}`.account"),
             SqlEngine::Postgresql => "account".to_owned(),
         };
-        server
-            .run(&received, format!("UPDATE {table} SET created_at = {now} WHERE kind = 'canary';\n"))
-            .map(drop)
+        // It reads all accounts.
+        let younger = format!("UPDATE {table} SET created_at = {now} WHERE kind = 'canary';\n");
+        server.run_within(CHANGE, &received, younger).map(drop)
     }
 
     /// Hosts that the IM core's account may come from.

@@ -3,7 +3,7 @@
 //! The copy is made within one read transaction, so it shows one moment however long it takes, and the writer is
 //! never held up (write-ahead log). It lies in a private scratch folder; its size is checked before.
 
-use super::stream;
+use super::stream::{self, Audible};
 use super::sums::Sum;
 use crate::error::{Failure, Result};
 use crate::files::{Ownership, absolute, parent, remove_any, sync_folder};
@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Pages copied at a time.
 const PAGES: i32 = 2048;
+/// Rows read at a time.
+const ROWS: u64 = 1024;
 /// What a copy may need beyond the size of the file.
 const MARGIN: u64 = 16 << 20;
 
@@ -78,7 +80,7 @@ impl Drop for Copy {
 }
 
 /// Makes a consistent copy in the scratch folder; the moment it shows.
-fn copy(path: &Path, scratch: &Path) -> Result<(Copy, i64)> {
+fn copy(path: &Path, scratch: &Path, goes_on: &mut dyn FnMut() -> Result<()>) -> Result<(Copy, i64)> {
     let bytes = size(path);
     if bytes == 0 {
         return Err(Failure::refused(
@@ -123,6 +125,7 @@ fn copy(path: &Path, scratch: &Path) -> Result<(Copy, i64)> {
     {
         let backup = Backup::new(&source, &mut target).map_err(&failed_copy)?;
         loop {
+            goes_on()?;
             match backup.step(PAGES).map_err(&failed_copy)? {
                 StepResult::Done => break,
                 StepResult::More => {}
@@ -137,7 +140,7 @@ fn copy(path: &Path, scratch: &Path) -> Result<(Copy, i64)> {
 }
 
 /// Sums of all tables of a file that nobody writes.
-pub fn sums(path: &Path) -> Result<Vec<TableSum>> {
+fn sums(path: &Path, goes_on: &mut dyn FnMut() -> Result<()>) -> Result<Vec<TableSum>> {
     let failed = wrong(path);
     let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(&failed)?;
     let mut names = database
@@ -154,7 +157,12 @@ pub fn sums(path: &Path) -> Result<Vec<TableSum>> {
         let mut statement = database.prepare(&format!("SELECT * FROM \"{quoted}\"")).map_err(&failed)?;
         let columns = statement.column_count();
         let mut rows = statement.query([]).map_err(&failed)?;
+        let mut read = 0_u64;
         while let Some(row) = rows.next().map_err(&failed)? {
+            if read.is_multiple_of(ROWS) {
+                goes_on()?;
+            }
+            read += 1;
             let mut digest = Sha256::new();
             for column in 0..columns {
                 let (kind, bytes): (u8, std::borrow::Cow<'_, [u8]>) =
@@ -180,21 +188,31 @@ fn version() -> String {
     rusqlite::version().to_owned()
 }
 
+/// A consistent copy and what is in it. Of a large database that takes longer than the engine waits for a stream in
+/// silence, so it hears of it.
+fn read(channel: &mut dyn Channel, path: &str, scratch: &str) -> Result<(Copy, Vec<TableSum>, i64)> {
+    read_by(&mut Audible::new(channel), path, scratch)
+}
+
+fn read_by(audible: &mut Audible<'_>, path: &str, scratch: &str) -> Result<(Copy, Vec<TableSum>, i64)> {
+    let (path, scratch) = (absolute(path)?, absolute(scratch)?);
+    let (copy, point) = copy(&path, &scratch, &mut || audible.goes_on())?;
+    let tables = sums(&copy.0, &mut || audible.goes_on())?;
+    Ok((copy, tables, point))
+}
+
 /// Sends a consistent copy.
 pub fn send(channel: &mut dyn Channel, path: &str, scratch: &str) -> Result<Reply> {
-    let (path, scratch) = (absolute(path)?, absolute(scratch)?);
-    let (copy, point) = copy(&path, &scratch)?;
-    let tables = sums(&copy.0)?;
+    let (copy, tables, point) = read(channel, path, scratch)?;
     let mut file = File::open(&copy.0).map_err(Failure::file("read", &copy.0))?;
     let bytes = stream::send(channel, &mut file, "the copy of the database")?;
     Ok(stream::sent(bytes, bytes, tables, version(), point))
 }
 
 /// Sums of the database at one moment.
-pub fn sum(path: &str, scratch: &str) -> Result<Reply> {
-    let (path, scratch) = (absolute(path)?, absolute(scratch)?);
-    let (copy, point) = copy(&path, &scratch)?;
-    Ok(stream::sent(0, 0, sums(&copy.0)?, version(), point))
+pub fn sum(channel: &mut dyn Channel, path: &str, scratch: &str) -> Result<Reply> {
+    let (_copy, tables, point) = read(channel, path, scratch)?;
+    Ok(stream::sent(0, 0, tables, version(), point))
 }
 
 /// Takes a file beside the database, sees that it is sound, and says what is in it.
@@ -219,7 +237,8 @@ pub fn receive(channel: &mut dyn Channel, path: &str, owner: &str) -> Result<Rep
         if !owner.is_empty() {
             Ownership::resolve(owner, owner, "0600")?.set(&place)?;
         }
-        Ok((bytes, sums(&place)?))
+        // Whoever waits for the end of a stream waits for hours.
+        Ok((bytes, sums(&place, &mut || Ok(()))?))
     });
     match outcome {
         Ok((bytes, tables)) => Ok(stream::sent(bytes, bytes, tables, version(), 0)),
@@ -311,9 +330,20 @@ pub fn rejuvenate(path: &Path, now_millis: i64) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{beside, commit, copy, received, sums};
+    use super::{Audible, beside, commit, read_by, received};
+    use crate::error::{Failure, Result};
+    use crate::link::Link;
+    use maxim_model::backup::TableSum;
     use rusqlite::Connection;
     use std::fs;
+
+    fn sums(path: &std::path::Path) -> Result<Vec<TableSum>> {
+        super::sums(path, &mut || Ok(()))
+    }
+
+    fn copy(path: &std::path::Path, scratch: &std::path::Path) -> Result<(super::Copy, i64)> {
+        super::copy(path, scratch, &mut || Ok(()))
+    }
 
     fn database(path: &std::path::Path, rows: i64) -> Connection {
         let database = Connection::open(path).unwrap();
@@ -391,5 +421,41 @@ mod tests {
         for (place, hash) in hashes.iter().enumerate() {
             assert_eq!(hashes.iter().position(|other| other == hash), Some(place));
         }
+    }
+
+    #[test]
+    fn whoever_waits_hears_that_a_copy_is_made_and_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("im.sqlite");
+        drop(database(&path, 5000));
+        let scratch = folder.path().join("scratch");
+        let (path, scratch) = (path.to_str().unwrap(), scratch.to_str().unwrap());
+        let mut output = Vec::new();
+        let mut link = Link::new(&b""[..], &mut output);
+        let (copy, tables, _) = read_by(&mut Audible::always(&mut link), path, scratch).unwrap();
+        assert_eq!(tables[0].rows, 5000);
+        drop((copy, link));
+        let said = String::from_utf8(output).unwrap();
+        // Twice at least while it is copied, and five times while five thousand rows are read.
+        assert!(said.lines().count() >= 7, "{said}");
+        assert!(said.lines().all(|line| line.contains("passed")), "{said}");
+        // In a run that takes no time nothing is said.
+        let mut output = Vec::new();
+        drop(super::read(&mut Link::new(&b""[..], &mut output), path, scratch).unwrap());
+        assert!(output.is_empty());
+    }
+
+    #[test]
+    fn a_copy_that_nobody_waits_for_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, scratch) = (folder.path().join("im.sqlite"), folder.path().join("scratch"));
+        drop(database(&path, 6000));
+        let mut calls = 0;
+        let mut gone = || {
+            calls += 1;
+            if calls > 1 { Err(Failure::Wire("the engine has gone".into())) } else { Ok(()) }
+        };
+        assert!(super::copy(&path, &scratch, &mut gone).is_err());
+        assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "nothing of it is left");
     }
 }

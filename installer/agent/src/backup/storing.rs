@@ -48,6 +48,8 @@ pub struct Starting<'r> {
 impl<'r> Starting<'r> {
     /// Starts restic.
     pub fn start(restic: &'r Restic, names: &Names<'_>) -> Result<Self> {
+        // It locks the repository: should it be killed, whoever comes next looks for the lock.
+        restic.memo.busy()?;
         let place = restic.private.place("feed");
         let listener = crate::unix::listen(&place)?;
         listener.set_nonblocking(true).map_err(Failure::file("listen on", &place))?;

@@ -6,6 +6,43 @@ use maxim_model::backup::TableSum;
 use maxim_model::backup::wire::{BackupReply, FRAME};
 use maxim_model::wire::Reply;
 use std::io::Read;
+use std::time::{Duration, Instant};
+
+/// How often whoever waits for a stream hears that it is being made; it gives up after five minutes.
+const HEARD: Duration = Duration::from_secs(5);
+
+/// What is done before the first byte of a stream can go, said now and then to whoever waits for it.
+pub struct Audible<'a> {
+    channel: &'a mut dyn Channel,
+    told: Instant,
+    every: Duration,
+}
+
+impl<'a> Audible<'a> {
+    /// From now on.
+    pub fn new(channel: &'a mut dyn Channel) -> Self {
+        Self { channel, told: Instant::now(), every: HEARD }
+    }
+
+    /// It goes on; called often. Fails when nobody waits any more.
+    pub fn goes_on(&mut self) -> Result<()> {
+        if self.told.elapsed() < self.every {
+            return Ok(());
+        }
+        self.told = Instant::now();
+        if self.channel.is_gone() {
+            return Err(Failure::Wire("the engine has gone".into()));
+        }
+        // Nothing of the stream has passed yet.
+        self.channel.reply(&Reply::Backup(BackupReply::Passed { bytes: 0 }))
+    }
+
+    /// The same, at every call.
+    #[cfg(test)]
+    pub fn always(channel: &'a mut dyn Channel) -> Self {
+        Self { every: Duration::ZERO, ..Self::new(channel) }
+    }
+}
 
 /// One piece to the engine; `read`: bytes of the source so far.
 pub fn chunk(channel: &mut dyn Channel, bytes: &[u8], read: u64) -> Result<()> {

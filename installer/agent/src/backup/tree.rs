@@ -7,7 +7,7 @@ use crate::link::raw::Channel;
 use maxim_model::backup::wire::FRAME;
 use maxim_model::wire::Reply;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -91,10 +91,35 @@ fn add(archive: &mut tar::Builder<Outgoing<'_>>, folder: &Path, name: &Path) -> 
             else {
                 continue;
             };
-            archive.append_file(&inner, &mut file).map_err(Failure::file("read", &path))?;
+            append(archive, &inner, &mut file).map_err(Failure::file("read", &path))?;
         }
     }
     Ok(())
+}
+
+/// One file, with as many bytes as it had when it was opened: its size stands before its bytes, so what it grows by
+/// meanwhile belongs to the next backup. One that shrinks cannot be sent.
+fn append<W: Write>(archive: &mut tar::Builder<W>, name: &Path, file: &mut File) -> io::Result<()> {
+    let found = file.metadata()?;
+    let mut header = tar::Header::new_gnu();
+    header.set_metadata_in_mode(&found, tar::HeaderMode::Deterministic);
+    exactly(archive, &mut header, name, found.len(), file)
+}
+
+fn exactly<W: Write>(
+    archive: &mut tar::Builder<W>,
+    header: &mut tar::Header,
+    name: &Path,
+    size: u64,
+    content: &mut dyn Read,
+) -> io::Result<()> {
+    header.set_size(size);
+    let mut content = content.take(size);
+    archive.append_data(header, name, &mut content)?;
+    if content.limit() == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other("the file became shorter while it was read; run the command again"))
 }
 
 /// What a thread of its own reads: frames through a pipe.
@@ -173,4 +198,142 @@ pub fn discard(path: &str) -> Result<()> {
     remove_any(&beside(&folder, ".restoring"));
     remove_any(&beside(&folder, ".before-restore"));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{append, commit, discard, exactly, receive, send};
+    use crate::error::Result;
+    use crate::link::raw::{Channel, Frame};
+    use maxim_model::wire::Reply;
+    use std::fs;
+    use std::io::{Read, Write as _};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    /// Keeps what is sent, and gives it back in frames of so many bytes.
+    struct Kept {
+        bytes: Vec<u8>,
+        at: usize,
+        frame: usize,
+    }
+
+    impl Channel for Kept {
+        fn reply(&mut self, _: &Reply) -> Result<()> {
+            Ok(())
+        }
+
+        fn raw(&mut self, bytes: &[u8]) -> Result<()> {
+            self.bytes.extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn frame(&mut self, buffer: &mut Vec<u8>) -> Result<Frame> {
+            let end = (self.at + self.frame).min(self.bytes.len());
+            buffer.clear();
+            buffer.extend_from_slice(&self.bytes[self.at..end]);
+            self.at = end;
+            Ok(if buffer.is_empty() { Frame::End } else { Frame::Bytes })
+        }
+
+        fn is_gone(&self) -> bool {
+            false
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_tree_comes_out_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let long = format!("{}/{}", "d".repeat(90), "f".repeat(90));
+        let files: [(&str, Vec<u8>, u32); 5] = [
+            ("empty", Vec::new(), 0o600),
+            ("a/b/program", b"#!/bin/sh\n".to_vec(), 0o755),
+            ("a/\u{56fe}\u{7247} \u{fc}.png", vec![7; 1_300_000], 0o644),
+            (&long, b"a name that no header holds".to_vec(), 0o644),
+            ("block", vec![1; 512], 0o644),
+        ];
+        fs::create_dir_all(from.join("nothing/in/it")).unwrap();
+        for (name, content, mode) in &files {
+            let path = from.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
+        }
+        std::os::unix::fs::symlink("/etc/passwd", from.join("link")).unwrap();
+        let mut kept = Kept { bytes: Vec::new(), at: 0, frame: 700_001 };
+        send(&mut kept, from.to_str().unwrap()).unwrap();
+        fs::create_dir(&to).unwrap();
+        fs::write(to.join("before"), "x").unwrap();
+        receive(&mut kept, to.to_str().unwrap(), "").unwrap();
+        assert!(to.join("before").exists(), "what serves is not touched");
+        commit(to.to_str().unwrap()).unwrap();
+        for (name, content, _) in &files {
+            assert!(fs::read(to.join(name)).unwrap() == *content, "{name}");
+        }
+        assert!(to.join("nothing/in/it").is_dir());
+        assert_ne!(mode(&to.join("a/b/program")) & 0o100, 0, "a program can be run");
+        assert_eq!(mode(&to.join("empty")) & 0o100, 0);
+        assert!(!to.join("before").exists() && to.join("link").symlink_metadata().is_err());
+        let old = folder.path().join("to.before-restore");
+        assert!(old.join("before").exists(), "what was there is kept");
+        // Once more, as after a kill; then nothing is left beside it.
+        commit(to.to_str().unwrap()).unwrap();
+        discard(to.to_str().unwrap()).unwrap();
+        assert!(!old.exists() && to.join("block").exists());
+        // The same content is the same bytes.
+        let mut again = Kept { bytes: Vec::new(), at: 0, frame: 1 };
+        send(&mut again, to.to_str().unwrap()).unwrap();
+        assert!(again.bytes == kept.bytes);
+    }
+
+    #[test]
+    fn a_file_that_grows_while_it_is_read_has_the_bytes_that_it_had() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, next) = (folder.path().join("grows"), folder.path().join("next"));
+        fs::write(&path, vec![1; 600]).unwrap();
+        fs::write(&next, "whole").unwrap();
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        // Somebody appends while its first bytes are read.
+        let mut more = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let mut growing =
+            Growing { file: fs::File::open(&path).unwrap(), grow: || more.write_all(&[2; 5000]).unwrap() };
+        exactly(&mut archive, &mut header, Path::new("grows"), 600, &mut growing).unwrap();
+        append(&mut archive, Path::new("next"), &mut fs::File::open(&next).unwrap()).unwrap();
+        let bytes = archive.into_inner().unwrap();
+        let mut found = Vec::new();
+        for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
+            let mut content = Vec::new();
+            let mut entry = entry.unwrap();
+            entry.read_to_end(&mut content).unwrap();
+            found.push((entry.path().unwrap().display().to_string(), content));
+        }
+        assert_eq!(found, [("grows".to_owned(), vec![1; 600]), ("next".to_owned(), b"whole".to_vec())]);
+    }
+
+    struct Growing<F: FnMut()> {
+        file: fs::File,
+        grow: F,
+    }
+
+    impl<F: FnMut()> Read for Growing<F> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            (self.grow)();
+            self.file.read(buffer)
+        }
+    }
+
+    #[test]
+    fn a_file_that_shrinks_while_it_is_read_makes_no_archive() {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        let short = exactly(&mut archive, &mut header, Path::new("short"), 600, &mut [1; 500].as_slice());
+        assert!(short.unwrap_err().to_string().contains("shorter"));
+    }
 }

@@ -10,6 +10,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+/// A statement that changes or reads little takes no longer.
+const QUICK: Duration = Duration::from_secs(30);
+
 /// A running server.
 pub struct Server<'a> {
     /// How it is reached.
@@ -94,8 +97,18 @@ impl Server<'_> {
         })
     }
 
-    /// Runs SQL; rows as tab-separated lines without headings.
+    /// How long a statement may take that needs no more than `at_most`: what is left of the deadline bounds it too.
+    fn patience(&self, at_most: Duration) -> Duration {
+        self.deadline.left().min(at_most)
+    }
+
+    /// Runs SQL that is done in half a minute; rows as tab-separated lines without headings.
     pub fn run(&self, database: &str, sql: String) -> Result<Vec<Vec<String>>> {
+        self.run_within(QUICK, database, sql)
+    }
+
+    /// The same for what may take as long as `at_most`, when the deadline leaves so much.
+    pub fn run_within(&self, at_most: Duration, database: &str, sql: String) -> Result<Vec<Vec<String>>> {
         let client = self.client()?;
         let root = self.root();
         let socket = &self.access.socket;
@@ -141,8 +154,7 @@ impl Server<'_> {
                 )?
             }
         };
-        let patience = self.deadline.left().min(Duration::from_secs(30));
-        let output = invocation.stdin(Secret::new(sql)).run(patience)?;
+        let output = invocation.stdin(Secret::new(sql)).run(self.patience(at_most))?;
         if !output.status.success() {
             return Err(Failure::Command {
                 program: format!("{client} (in the image of {})", self.access.service),
@@ -183,7 +195,24 @@ impl Server<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{literal, tidy};
+    use super::{QUICK, Server, literal, tidy};
+    use crate::deadline::Deadline;
+    use maxim_model::task::{SqlAccess, SqlEngine};
+    use std::time::Duration;
+
+    #[test]
+    fn a_statement_has_what_it_needs_as_far_as_the_deadline_goes() {
+        let access = SqlAccess {
+            engine: SqlEngine::Mariadb,
+            service: "s".into(),
+            socket: "/s".into(),
+            administrator: "root".into(),
+        };
+        let server = |seconds| Server { access: &access, pid: 1, deadline: Deadline::after(seconds) };
+        let minutes = Duration::from_mins(4);
+        assert_eq!((server(540).patience(QUICK), server(540).patience(minutes)), (QUICK, minutes));
+        assert!(server(1).patience(minutes) <= Duration::from_secs(1), "the deadline bounds it");
+    }
 
     #[test]
     fn statements_are_not_repeated() {
