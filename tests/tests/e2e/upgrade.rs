@@ -203,7 +203,12 @@ fn one_node_is_upgraded_under_traffic_taken_back_and_finalized() {
 
     // And past the point of no return.
     cluster.upgrade("next").ok();
+    let owners = |table: &str| cluster.sql("solo", &format!("select owner from {table}"));
+    let known = owners("last_activity");
+    assert!(known.lines().count() > 1, "who was there before: {known}");
     cluster.run(&["upgrade", "--finalize", "--yes"]).ok();
+    let kept = owners("account_presence");
+    assert!(known.lines().all(|owner| kept.lines().any(|line| line == owner)), "{known} became {kept}");
     assert!(tables().contains("account_presence") && !tables().contains("last_activity"), "{}", tables());
     cluster.run(&["rollback", "--yes"]).exits(5).says(&["finalized"]);
     let programs = cluster.testbed.host("solo").sh("ls /opt/maxim/bin").unwrap();
