@@ -60,10 +60,9 @@ impl Database {
     /// Loads a dump beside the database that serves, and says what is in it then.
     pub fn receive(&self, channel: &mut dyn Channel) -> Result<Reply> {
         let name = self.received();
-        let server = self.server()?;
-        Self::drop_database(&server, &name)?;
-        server.create_schema(&name)?;
-        drop(server);
+        let before = self.server()?;
+        Self::drop_database(&before, &name)?;
+        before.create_schema(&name)?;
         // Loading may take hours: each statement after it is of a server of its own, with time of its own.
         let set = |sql: &str| self.server()?.run("", sql.to_owned()).map(drop);
         let outcome = without_statistics(self.access.engine, set, || self.loaded(channel, &name));

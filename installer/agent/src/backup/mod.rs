@@ -1,7 +1,8 @@
 //! Backups on a host: streams out of databases and folders and into them, and restic where the repository is.
 //!
-//! [`answer`] takes the requests of `maxim_model::backup::wire`. Streams go through in memory of one frame. Nothing
-//! is put in the place of what serves by the request that receives it: that is a request of its own, of one step.
+//! [`answer`] takes the requests of `maxim_model::backup::wire`. Streams go through in memory of one frame, dumps in that
+//! of some megabytes (see `pump`). Nothing is put in the place of what serves by the request that receives it: that is a
+//! request of its own, of one step.
 
 mod aside;
 mod child;

@@ -13,7 +13,7 @@ pub(super) fn gone(what: String, note: &Path) -> Failure {
     Failure::refused(
         what,
         format!(
-            "is its disk mounted, and the right one? Mount it and run the command again. To begin a new repository there on \
+            "is its disk mounted, and the right one? Mount it and run the command again. To use another or a new one there on \
              purpose, remove the note {} on this host first",
             note.display()
         ),
