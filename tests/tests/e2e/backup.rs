@@ -199,6 +199,15 @@ fn a_set_is_made_proven_checked_by_stock_restic_and_put_back() {
     let count = backed.sets().len();
     backed.run(&["backup", "prune"]).ok();
     assert_eq!(backed.sets().len(), count, "all of today's are newest, verified or safety sets");
+    // A repository that is gone, as on a disk that is not mounted, is not made anew without a word: not by a second try either.
+    let away = backed.repository.with_extension("away");
+    fs::rename(&backed.repository, &away).unwrap();
+    assert_ne!(backed.run(&["backup", "create"]).code, 0);
+    let second = backed.run(&["backup", "create"]).says(&["is gone"]);
+    assert_ne!(second.code, 0);
+    assert!(!backed.repository.exists());
+    fs::rename(&away, &backed.repository).unwrap();
+    backed.run(&["backup", "create"]).ok();
     backed.stock(&["check"]);
 }
 

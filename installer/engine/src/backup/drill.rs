@@ -278,7 +278,7 @@ fn start(run: &Run<'_>, session: &mut Session<'_>, mut request: DrillRequest) ->
 fn clean(run: &Run<'_>, sessions: &mut [Session<'_>], at: usize, im: usize, origin: &Origin, folder: &str) {
     let cleaned = (|| {
         let discard = BackupRequest::Discard { source: origin.source.clone() };
-        ask(writer(&mut sessions[at])?, "drill", discard, Duration::from_mins(5))?;
+        ask(writer(&mut sessions[at])?, "drill", discard, Duration::from_mins(10))?;
         let absent = tasks::task("backup/drill", TaskKind::Absent(AbsentTask::Tree(folder.to_owned())));
         tasks::apply(run, writer(&mut sessions[im])?, absent)
     })();

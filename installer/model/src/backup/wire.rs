@@ -307,7 +307,8 @@ pub enum BackupReply {
     Ready,
     /// One frame was taken.
     Taken,
-    /// So much of a stream that stays on this host has passed.
+    /// So much of a stream that stays on this host has passed. With 0 before any stream too: a copy is being made of what
+    /// will be sent.
     Passed {
         /// Bytes so far: of the source, or of the file on the way back.
         bytes: u64,
