@@ -45,8 +45,15 @@ pub(super) fn gather(
         return Ok(());
     }
     locked().add(&path("facts.json"), "what was measured on the host", &pretty(&session.facts)?)?;
-    let tasks = upgrade::applied_tasks(&run.context.state, &host)?;
-    let checked = plan::check(run, std::slice::from_mut(session), std::slice::from_ref(&tasks), false);
+    let (tasks, unread) = match upgrade::applied_tasks(&run.context.state, &host) {
+        Ok(tasks) => (tasks, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
+    let checked = match unread {
+        None => plan::check(run, std::slice::from_mut(session), std::slice::from_ref(&tasks), false),
+        // Without the tasks it is not known what was put there; the rest is gathered all the same.
+        Some(error) => Err(error),
+    };
     match checked.map(|mut changes| changes.pop().unwrap_or_default()) {
         Ok(changes) => {
             let drift: Vec<Drift<'_>> = tasks
