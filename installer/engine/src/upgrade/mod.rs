@@ -257,7 +257,11 @@ impl Upgrade<'_> {
             connect::lock_hosts(self.run, sessions, "upgrade")?;
         }
         let phase = self.resumed().map(|record| record.phase);
-        if let Some(record) = self.resumed().filter(|record| locks && record.phase == Phase::RollingBack) {
+        if let Some(record) = self.resumed().filter(|record| record.phase == Phase::RollingBack) {
+            if !locks {
+                return Err(EngineError::refused("upgrade", "hosts are being taken back")
+                    .hint("`maxim.ctl rollback`, or this command without --dry-run, completes that"));
+            }
             return Err(back::complete(self.run, sessions, record.clone(), material));
         }
         let schema = schema::of_cluster(self.run, sessions, locks)?;
