@@ -15,6 +15,8 @@ mod approval;
 mod clients;
 mod dead;
 mod record;
+#[cfg(test)]
+mod tests;
 mod withdraw;
 
 use crate::actions::install::{self, InstallOptions};
@@ -377,80 +379,4 @@ fn stores_only(tasks: &[Vec<Task>], changes: &[Vec<Change>]) -> (Vec<Vec<Task>>,
                 .unzip::<_, _, Vec<_>, Vec<_>>()
         })
         .unzip()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::record::{self, Data, Record};
-    use super::{ReplaceOptions, stores_only};
-    use crate::actions;
-    use crate::actions::install::{self, InstallOptions};
-    use crate::backup::{self, Only, RestoreOptions};
-    use crate::sample::{self, task};
-    use crate::state::{Installed, StateDir};
-    use crate::upgrade::RollbackOptions;
-    use maxim_model::backup::SetKind;
-    use maxim_model::names::Stage;
-    use maxim_model::task::Change;
-    use maxim_model::wire::ServiceAction;
-
-    /// Nobody changes the cluster while its database is the empty one, whatever the command; and a record that is complete
-    /// or gone refuses nobody.
-    #[test]
-    fn in_the_middle_of_a_replacement_every_command_that_changes_something_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let context = sample::context(sample::three_hosts(), StateDir::at(folder.path()));
-        context.state.create().unwrap();
-        context.state.save_installed(&Installed { generation: 1, ..Installed::default() }).unwrap();
-        let options = ReplaceOptions {
-            host: "db1".into(),
-            name: "db1".into(),
-            topology: context.topology.clone(),
-            topology_text: String::new(),
-            set: None,
-            alive: false,
-            without_data: false,
-            dry_run: false,
-        };
-        let data = Data { set: "a".into(), parts: vec!["database".into()] };
-        let old = context.topology.host("db1").unwrap();
-        let mut record = Record::new(old, &options, &context.topology, data, Vec::new());
-        record::save(&context.state, &record).unwrap();
-        let restore =
-            RestoreOptions { set: None, only: Only::All, overwrite: true, dry_run: false, fresh: false };
-        let tried = || {
-            [
-                install::install(&context, InstallOptions::default()).err(),
-                actions::service(&context, ServiceAction::Start, None).err(),
-                actions::service(&context, ServiceAction::Restart, None).err(),
-                crate::upgrade::rollback(&context, RollbackOptions::default()).err(),
-                crate::upgrade::finalize(&context, false).err(),
-                backup::create(&context, SetKind::Manual).err(),
-                backup::restore(&context, &restore).err(),
-            ]
-        };
-        for (place, error) in tried().into_iter().enumerate() {
-            let error = error.unwrap_or_else(|| panic!("command {place} went on"));
-            assert_eq!(error.exit_code(), 5, "command {place}: {error:?}");
-            assert!(error.cause.contains("is not restored yet"), "command {place}: {error:?}");
-            assert!(error.hint.contains("host replace db1"), "command {place}: {error:?}");
-        }
-        record.restored = true;
-        record::save(&context.state, &record).unwrap();
-        super::refuse_in_the_middle(&context.state, "install").unwrap();
-        record::forget(&context.state).unwrap();
-        super::refuse_in_the_middle(&context.state, "install").unwrap();
-    }
-
-    #[test]
-    fn the_im_core_comes_after_the_data() {
-        let tasks = vec![
-            vec![task("a", Stage::Prepare), task("b", Stage::Core), task("c", Stage::Store)],
-            Vec::new(),
-        ];
-        let changes = vec![vec![Change::None; 3], Vec::new()];
-        let (tasks, changes) = stores_only(&tasks, &changes);
-        let ids: Vec<&str> = tasks[0].iter().map(|task| task.id.as_str()).collect();
-        assert_eq!((ids, changes[0].len(), tasks.len()), (vec!["a", "c"], 2, 2));
-    }
 }
