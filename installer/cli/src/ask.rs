@@ -109,8 +109,7 @@ fn replacement(preview: &ReplacePreview, messages: &Messages) -> String {
         lines.push(messages.with("replace-withdraws", values!["what" => preview.withdrawn.join(", ")]));
     }
     lines.push(messages.with("replace-never-again", values!["old" => preview.old.as_str()]));
-    let lines: String = lines.into_iter().map(|line| format!("  {line}\n")).collect();
-    format!("\n{lines}\n")
+    format!("\n  {}\n\n", lines.join("\n  "))
 }
 
 impl Ask for Person {
