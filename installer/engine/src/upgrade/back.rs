@@ -127,20 +127,13 @@ pub(super) fn refuse_when_changed_since(context: &Context, record: &Record) -> R
             "going back would undo that too: put hosts and configuration back as the upgrade left them with `maxim.ctl install`, then roll back; or restore a backup that was made before the upgrade",
         )
     };
-    let installed = context.state.installed()?.unwrap_or_default();
     let (Some(applied), Some(next)) =
         (Kept::load(&context.state, kept::APPLIED)?, Kept::load(&context.state, kept::NEXT)?)
     else {
         return Err(EngineError::refused("rollback", "what the upgrade has put on the hosts was not kept")
             .hint("restore a backup that was made before the upgrade"));
     };
-    if applied.installed.generation != installed.generation {
-        return Err(EngineError::refused(
-            "rollback",
-            format!("another control host has installed since the upgrade to {}", record.to.version),
-        )
-        .hint("run `maxim.ctl install` here, so that what is on the hosts is known here, then `maxim.ctl rollback` again"));
-    }
+    applied.refuse_when_others_installed(&context.state, "rollback")?;
     match next.first_difference(&applied) {
         Some((host, task)) => {
             let cause = if task.is_empty() {
@@ -163,10 +156,14 @@ pub(super) fn refuse_when_changed_since(context: &Context, record: &Record) -> R
 /// What is gone back to: as long as nothing was switched, what is installed now.
 fn previous(context: &Context, record: &Record) -> Result<Kept, EngineError> {
     let kind = if record.phase == Phase::Staging { kept::APPLIED } else { kept::PREVIOUS };
-    Kept::load(&context.state, kind)?.ok_or_else(|| {
+    let kept = Kept::load(&context.state, kind)?.ok_or_else(|| {
         EngineError::refused("rollback", "what the version before needs was not kept")
             .hint("restore the folder of this cluster's state from a copy")
-    })
+    })?;
+    if kind == kept::APPLIED {
+        kept.refuse_when_others_installed(&context.state, "rollback")?;
+    }
+    Ok(kept)
 }
 
 /// After a failed turn: takes back what was switched, and says what came of both.

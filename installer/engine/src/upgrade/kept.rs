@@ -69,6 +69,22 @@ impl Kept {
         }
     }
 
+    /// Refuses to take these for what is on the hosts, when another control host has installed since: it keeps the tasks.
+    pub fn refuse_when_others_installed(&self, state: &StateDir, step: &str) -> Result<(), EngineError> {
+        let installed = state.installed()?.unwrap_or_default();
+        if self.installed.generation == installed.generation {
+            return Ok(());
+        }
+        Err(EngineError::refused(
+            step,
+            "another control host has installed since, and what leads back from it is not known here",
+        )
+        .hint(format!(
+            "run `maxim.ctl install` here with the bundle of version {}, then this command again",
+            installed.version
+        )))
+    }
+
     /// The first host and task in which those of another run differ; no task: the host is only in one of them. A
     /// certificate counts by its place: the private authority renews it from time to time.
     pub fn first_difference(&self, other: &Self) -> Option<(String, String)> {

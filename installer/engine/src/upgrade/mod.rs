@@ -315,19 +315,7 @@ impl Upgrade<'_> {
         }
         material.save(context)?;
         let next = Kept::new(install::wanted_after(run, material, &self.installed), sessions, tasks);
-        let before = match self.resumed() {
-            Some(_) => Kept::load(&context.state, kept::PREVIOUS)?,
-            None => Kept::load(&context.state, kept::APPLIED)?,
-        };
-        let before = before.ok_or_else(|| {
-            // An install is refused in the middle of an upgrade; the tasks lie where it was begun.
-            let hint = if self.resumed().is_some() {
-                "complete the upgrade on the control host where it was begun: what leads back is kept there"
-            } else {
-                "run `maxim.ctl install` with the bundle of the installed version once, then upgrade"
-            };
-            EngineError::refused("upgrade", "what is installed did not keep what a rollback needs").hint(hint)
-        })?;
+        let before = self.before()?;
         let mut record = match self.resumed() {
             Some(record) => record.clone(),
             None => self.new_record(),
@@ -368,6 +356,26 @@ impl Upgrade<'_> {
         record.phase = Phase::Switched;
         record::save(&context.state, &mut record)?;
         Ok(done)
+    }
+
+    /// What leads back: of what is installed, or what a run before has kept.
+    fn before(&self) -> Result<Kept, EngineError> {
+        let state = &self.run.context.state;
+        let resumed = self.resumed().is_some();
+        let kept = Kept::load(state, if resumed { kept::PREVIOUS } else { kept::APPLIED })?;
+        let before = kept.ok_or_else(|| {
+            // An install is refused in the middle of an upgrade; the tasks lie where it was begun.
+            let hint = if resumed {
+                "complete the upgrade on the control host where it was begun: what leads back is kept there"
+            } else {
+                "run `maxim.ctl install` with the bundle of the installed version once, then upgrade"
+            };
+            EngineError::refused("upgrade", "what is installed did not keep what a rollback needs").hint(hint)
+        })?;
+        if !resumed {
+            before.refuse_when_others_installed(state, "upgrade")?;
+        }
+        Ok(before)
     }
 
     /// Each host in its turn; how many things were changed.

@@ -39,6 +39,10 @@ pub(super) fn passes(
     if let Some(snapshot) = snapshot.filter(|_| !options.dry_run && first.resumed().is_none()) {
         (snapshot.require)()?;
         let (outcome, nothing) = look(&first)?;
+        if !nothing {
+            // Refused before a set is made, not after.
+            first.before()?;
+        }
         if !nothing && !context.ask.approve_upgrade(&outcome.plan) {
             return Ok(outcome);
         }

@@ -5,8 +5,9 @@ use super::{HOSTS, Scene, manifest};
 use crate::context::Ask;
 use crate::delivery::Delivery;
 use crate::error::{Class, EngineError};
+use crate::state::Installed;
 use crate::upgrade::passes::{Snapshot, passes};
-use crate::upgrade::{UpgradeOptions, UpgradeOutcome, back, record, refuse_other_program};
+use crate::upgrade::{UpgradeOptions, UpgradeOutcome, back, kept, record, refuse_other_program};
 use maxim_model::plan::Plan;
 use maxim_model::task::{Task, TaskKind};
 use maxim_model::upgrade::{Phase, Turn};
@@ -231,4 +232,26 @@ fn the_program_of_another_version_upgrades_to_nothing() {
     refuse_other_program(env!("CARGO_PKG_VERSION")).unwrap();
     let error = refuse_other_program("99.0.0").unwrap_err();
     assert!(error.exit_code() == 5 && error.hint.contains("tar xf BUNDLE maxim.ctl"), "{error:?}");
+}
+
+#[test]
+fn what_leads_back_must_be_of_what_is_installed_and_of_this_control_host() {
+    let scene = Scene::installed();
+    scene.programs("two");
+    let state = &scene.context.state;
+    let here = state.installed().unwrap().unwrap();
+    // Another control host has installed.
+    state.save_installed(&Installed { generation: here.generation + 1, ..here.clone() }).unwrap();
+    let (refused, taken) = scene.upgrade_with_snapshot();
+    let error = refused.unwrap_err();
+    assert_eq!((error.exit_code(), taken), (5, 0), "no set is left behind: {error:?}");
+    assert!(error.cause.contains("another control host"), "{error:?}");
+    state.save_installed(&here).unwrap();
+    // Where an upgrade was not begun, it cannot be completed, and no install helps.
+    scene.fleet.with("b", |state| state.cancels_at_stop = Some(scene.context.cancel.clone()));
+    assert_eq!(scene.upgrade().unwrap_err().class, Class::Interrupted);
+    scene.fleet.with("b", |state| state.cancels_at_stop = None);
+    kept::Kept::remove(state, kept::PREVIOUS).unwrap();
+    let error = scene.again().upgrade().unwrap_err();
+    assert!(error.exit_code() == 5 && error.hint.contains("where it was begun"), "{error:?}");
 }
