@@ -10,7 +10,7 @@ use maxim_model::plan::Plan;
 use maxim_model::topology::{AccessSecrets, Topology};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Everything an action works on. Cheap to build; nothing is opened or connected by having one.
 #[derive(Clone)]
@@ -46,7 +46,26 @@ pub struct Context {
 
 /// A flag that ends a run at the next safe point. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct CancelFlag(Arc<AtomicBool>);
+pub struct CancelFlag(Arc<Cancel>);
+
+#[derive(Debug, Default)]
+struct Cancel {
+    set: AtomicBool,
+    /// How many guards hold it back.
+    held: AtomicUsize,
+}
+
+/// While one of these lives, nobody sees that the run shall end: a service is down, and what follows brings it up
+/// again. What was asked for meanwhile is seen as soon as the last one is gone.
+#[derive(Debug)]
+#[must_use = "the flag is held back for as long as this lives"]
+pub struct CancelHeld(CancelFlag);
+
+impl Drop for CancelHeld {
+    fn drop(&mut self) {
+        self.0.0.held.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 impl CancelFlag {
     /// A flag that is not set.
@@ -56,12 +75,18 @@ impl CancelFlag {
 
     /// Sets it; safe to call from a signal-handling thread.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.set.store(true, Ordering::SeqCst);
     }
 
-    /// Whether it is set.
+    /// Whether it is set, and nobody holds it back.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.set.load(Ordering::SeqCst) && self.0.held.load(Ordering::SeqCst) == 0
+    }
+
+    /// Holds it back until the guard is dropped. Every wait meanwhile must have a deadline of its own.
+    pub fn hold(&self) -> CancelHeld {
+        self.0.held.fetch_add(1, Ordering::SeqCst);
+        CancelHeld(self.clone())
     }
 
     /// An `interrupted` error once it is set.
@@ -98,6 +123,11 @@ pub trait Ask: Send + Sync {
         false
     }
 
+    /// Shall this host be replaced?
+    fn approve_replace(&self, preview: &crate::replace::ReplacePreview) -> bool {
+        self.approve(&preview.plan)
+    }
+
     /// Shall everything of this cluster be removed? `purge`: its data too.
     fn approve_uninstall(&self, plan: &Plan, purge: bool) -> bool {
         let _ = purge;
@@ -116,5 +146,25 @@ impl Ask for AssumeYes {
 
     fn approve_restore(&self, _preview: &crate::backup::RestorePreview) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CancelFlag;
+
+    #[test]
+    fn a_flag_that_is_held_back_is_seen_when_the_last_guard_is_gone() {
+        let flag = CancelFlag::new();
+        let (outer, inner) = (flag.hold(), flag.clone().hold());
+        flag.cancel();
+        drop(outer);
+        assert!(!flag.is_cancelled() && flag.check("x").is_ok(), "one still holds it");
+        drop(inner);
+        assert!(flag.is_cancelled() && flag.check("x").is_err());
+        let again = flag.hold();
+        assert!(!flag.is_cancelled(), "also once it is set");
+        drop(again);
+        assert!(flag.is_cancelled());
     }
 }

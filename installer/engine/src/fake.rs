@@ -12,6 +12,7 @@ use maxim_model::facts::UnitFact;
 use maxim_model::task::{Change, Task, TaskKind};
 use maxim_model::topology::{Host, Topology};
 use maxim_model::wire::{Access, AgentError, LockHolder, Reply, Request, WIRE_VERSION};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -36,6 +37,16 @@ pub struct HostState {
     pub vanishes_at: Option<String>,
     /// Cancels the run when this task is applied.
     pub cancels_at: Option<(String, CancelFlag)>,
+    /// Cancels the run when a service is asked to stop.
+    pub cancels_at_stop: Option<CancelFlag>,
+    /// How often each of its services was restarted on its own.
+    pub restarts: u32,
+    /// They begin to when this task is applied.
+    pub restarts_after: Option<(String, u32)>,
+    /// How many agents hold its lock now.
+    pub locks: usize,
+    /// Services that do not run, whatever their task says.
+    pub down: Vec<String>,
     /// Somebody else holds the lock.
     pub locked_by: Option<String>,
     /// No message passes through it while its IM core's unit names this.
@@ -118,6 +129,7 @@ impl Connected for FakeHost {
             host: self.host.clone(),
             topology: self.topology.clone(),
             access: mode.access(),
+            locked: Cell::new(false),
             promotable: mode == crate::remote::Mode::LookThenChange,
             state: Arc::clone(&self.state),
             order: Arc::clone(&self.order),
@@ -167,8 +179,17 @@ struct FakeAgent {
     topology: Topology,
     access: Access,
     promotable: bool,
+    locked: Cell<bool>,
     state: Arc<Mutex<HostState>>,
     order: Arc<Mutex<Vec<String>>>,
+}
+
+impl Drop for FakeAgent {
+    fn drop(&mut self) {
+        if self.locked.get() {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).locks -= 1;
+        }
+    }
 }
 
 impl FakeAgent {
@@ -208,6 +229,9 @@ impl FakeAgent {
         }
         if let Request::Service { action, names, .. } = &request {
             let action = format!("{action:?}").to_lowercase();
+            if let Some(cancel) = state.cancels_at_stop.as_ref().filter(|_| action == "stop") {
+                cancel.cancel();
+            }
             state.services.extend(names.iter().map(|name| format!("{action} {name}")));
         }
         match request {
@@ -231,6 +255,8 @@ impl FakeAgent {
             Request::Lock { cluster, .. } => {
                 let holder =
                     state.locked_by.clone().map(|owner| LockHolder { cluster, owner, since: 0, expires: 30 });
+                self.locked.set(holder.is_none());
+                state.locks += usize::from(holder.is_none());
                 say(&Reply::Lock { granted: holder.is_none(), holder });
             }
             Request::Check { tasks } => {
@@ -264,6 +290,9 @@ impl FakeAgent {
                     if let Some((_, cancel)) = state.cancels_at.as_ref().filter(|(id, _)| *id == task.id) {
                         cancel.cancel();
                     }
+                    if let Some((_, count)) = state.restarts_after.take_if(|(id, _)| *id == task.id) {
+                        state.restarts = count;
+                    }
                     let changed = state.applied.get(&task.id) != Some(&task);
                     if changed {
                         state.mutations += 1;
@@ -277,12 +306,13 @@ impl FakeAgent {
                 let units = names
                     .into_iter()
                     .map(|name| {
-                        let runs = state.applied.values().any(
+                        let runs = !state.down.contains(&name) && state.applied.values().any(
                             |task| matches!(&task.kind, TaskKind::Unit(unit) if unit.name == name && unit.running),
                         );
                         UnitFact {
                             active: if runs { "active" } else { "inactive" }.into(),
                             name,
+                            restarts: state.restarts,
                             ..UnitFact::default()
                         }
                     })

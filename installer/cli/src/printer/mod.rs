@@ -118,9 +118,20 @@ impl Printer {
 
     /// Asks a yes-or-no question on standard error and lets `read` find the answer.
     pub fn question(&self, question: &str, read: impl FnOnce() -> bool) -> bool {
+        let default = self.messages.text("ask-default-no");
+        self.prompt(&format!("{} [{default}]", self.err.bold(question)), read)
+    }
+
+    /// Asks for the name of what will be destroyed, likewise. `name`: how it is shown.
+    pub fn question_of_name(&self, question: &str, name: &str, read: impl FnOnce() -> bool) -> bool {
+        let how = self.messages.with("ask-type-name", values!["name" => name]);
+        self.prompt(&format!("{}\n{how}", self.err.bold(question)), read)
+    }
+
+    fn prompt(&self, question: &str, read: impl FnOnce() -> bool) -> bool {
         self.suspended(|| {
             let mut err = std::io::stderr().lock();
-            let _ = write!(err, "{} [{}] ", self.err.bold(question), self.messages.text("ask-default-no"));
+            let _ = write!(err, "{question} ");
             let _ = err.flush();
             drop(err);
             read()

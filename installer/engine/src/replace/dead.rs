@@ -16,8 +16,10 @@ use maxim_model::wire::{Reply, Request};
 use std::time::Duration;
 
 const FACTS: Duration = Duration::from_secs(30);
+/// The step of the error of a host that shows another key than the pinned one.
+pub(super) const OTHER_KEY: &str = "access.host_key_changed";
 /// Errors of connecting that a dead host gives, or another machine in its place.
-const DEAD: [&str; 3] = ["access.unreachable", "access.refused", "access.host_key_changed"];
+const DEAD: [&str; 3] = ["access.unreachable", "access.refused", OTHER_KEY];
 
 /// Refuses a host that is alive, unless that was said; then its services are stopped.
 pub(super) fn require(context: &Context, old: &Host, options: &ReplaceOptions) -> Result<(), EngineError> {

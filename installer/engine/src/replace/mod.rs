@@ -1,7 +1,7 @@
 //! `host replace`: a dead host by a new one, with the same roles.
 //!
 //! Steps: the old host is asked whether it is dead ([`dead`]); of a host that had data the set is chosen that it will
-//! come from; hosts of the new topology are connected, judged and locked; the plan is shown. Once it is approved, what
+//! come from; hosts of the new topology are connected, judged and locked; the plan is shown ([`approval`]). Once it is approved, what
 //! the dead host knew is withdrawn ([`withdraw`]), and a record says that it has begun ([`record`]). A database host:
 //! the IM cores stop and stay down ([`clients`]), so that nobody is served from an empty database; the stores are
 //! provisioned; the set is restored, and that is noted here and in the copy of the state. Then a whole install brings
@@ -11,24 +11,28 @@
 //! that cannot be reached is dead. A host that is only cut off must not come back with its services: it would serve
 //! what nobody else does. Other changes of the topology (`host add`, `host remove`) have their place beside this.
 
+mod approval;
 mod clients;
 mod dead;
 mod record;
+#[cfg(test)]
+mod tests;
 mod withdraw;
 
 use crate::actions::install::{self, InstallOptions};
 use crate::actions::status::require_installed;
 use crate::backup::{self, Only, RestoreOptions};
-use crate::context::{Ask, Context};
+use crate::context::Context;
 use crate::delivery;
 use crate::error::EngineError;
 use crate::events::Timing;
 use crate::phases::plan::Material;
 use crate::phases::probe::DiskProbe;
 use crate::phases::{apply, connect};
-use crate::run::Run;
+use crate::run::{Run, Session};
 use crate::state::{self, StateDir};
-use maxim_model::Secret;
+use approval::Approved;
+pub use approval::ReplacePreview;
 use maxim_model::backup::SetKind;
 use maxim_model::names::{Role, Stage};
 use maxim_model::plan::Plan;
@@ -97,7 +101,7 @@ struct Replacement<'a> {
 /// Replaces a host.
 pub fn host_replace(context: &Context, options: &ReplaceOptions) -> Result<ReplaceOutcome, EngineError> {
     let installed = require_installed(context, "host replace")?;
-    crate::upgrade::refuse_other_version(&context.state, &installed, &context.delivery)?;
+    crate::upgrade::refuse_replacement(&context.state, &installed, &context.delivery, &options.host)?;
     let record = record::load(&context.state)?;
     let new = options
         .topology
@@ -162,11 +166,13 @@ fn find(context: &Context, name: &str) -> Result<Host, EngineError> {
 
 impl Replacement<'_> {
     fn go(&self, context: &Context) -> Result<ReplaceOutcome, EngineError> {
-        let data = match &self.record {
-            Some(record) => record.data.clone(),
+        let (data, point) = match &self.record {
+            Some(record) => (record.data.clone(), String::new()),
             None => self.choose()?,
         };
-        let (mut outcome, mut record) = self.provision(context, &data)?;
+        let run = Run::begin(&self.wanted, "host-replace", !self.options.dry_run)?;
+        let (mut outcome, mut record) = self.provision(&run, context, &data, &point)?;
+        drop(run);
         if !outcome.applied {
             return Ok(outcome);
         }
@@ -186,8 +192,8 @@ impl Replacement<'_> {
         Ok(outcome)
     }
 
-    /// Where lost data comes from; nothing when none was lost, or when that was accepted.
-    fn choose(&self) -> Result<Data, EngineError> {
+    /// Where lost data comes from, and of when it is (RFC 3339); nothing when none was lost, or when that was accepted.
+    fn choose(&self) -> Result<(Data, String), EngineError> {
         let lost: Vec<&str> = self.parts.iter().copied().filter(|part| *part != "console").collect();
         // A host of the IM core may never have had an uploaded file: without backups there is nothing to ask for.
         let only_files = lost.iter().all(|part| *part == "files");
@@ -195,7 +201,7 @@ impl Replacement<'_> {
             || self.options.without_data
             || (only_files && self.options.set.is_none() && backup::repository_of(&self.wanted).is_err())
         {
-            return Ok(Data::default());
+            return Ok((Data::default(), String::new()));
         }
         let without = |error: EngineError| {
             let hint = format!(
@@ -225,29 +231,46 @@ impl Replacement<'_> {
             .map(|part| (*part).to_owned())
             .collect();
         let set = if parts.is_empty() { String::new() } else { found.info.set.clone() };
-        Ok(Data { set, parts })
+        let point = if set.is_empty() { String::new() } else { connect::when(found.info.point_unix) };
+        Ok((Data { set, parts }, point))
     }
 
     /// Everything up to where data can be put in place.
-    fn provision(&self, context: &Context, data: &Data) -> Result<(ReplaceOutcome, Record), EngineError> {
+    fn provision(
+        &self,
+        run: &Run<'_>,
+        context: &Context,
+        data: &Data,
+        point: &str,
+    ) -> Result<(ReplaceOutcome, Record), EngineError> {
         let (wanted, options) = (&self.wanted, self.options);
-        let run = Run::begin(wanted, "host-replace", !options.dry_run)?;
         let _control =
             if options.dry_run { None } else { Some(wanted.state.lock(&state::owner("host replace"))?) };
-        let mut material = Material::load(&run)?;
+        // Anew, now that nobody else works on it.
+        let installed = require_installed(context, "host replace")?;
+        crate::upgrade::refuse_replacement(&context.state, &installed, &context.delivery, &options.host)?;
+        let mut material = Material::load(run)?;
         delivery::require(&wanted.delivery, &wanted.topology, &material.artefacts)?;
         let withdrawn = match &self.record {
             Some(record) => record.withdrawn.clone(),
             None => withdraw::from(&self.old, &wanted.topology, &mut material),
         };
-        let mut sessions = connect::connect(&run)?;
+        // The machine at the old address has another key. The host there counts as dead, so what it was known by goes
+        // before the new one is connected to; whoever then says no has it back.
+        let same_place = withdraw::is_same_place(&self.old, &wanted.topology, &options.name);
+        let forget = same_place && self.record.is_none() && !options.dry_run;
+        let mut pin = if forget { Some(withdraw::Pin::take(wanted, &self.old)?) } else { None };
+        let mut sessions = connect::connect(run)?;
         let outcome = (|| {
-            install::preflight_or_refuse(&run, &mut sessions, DiskProbe::No)?;
+            if options.dry_run && same_place {
+                self.refuse_other_key(&sessions)?;
+            }
+            install::preflight_or_refuse(run, &mut sessions, DiskProbe::No)?;
             if !options.dry_run {
-                connect::lock_hosts(&run, &mut sessions, "host replace")?;
+                connect::lock_hosts(run, &mut sessions, "host replace")?;
             }
             let (tasks, changes, plan) =
-                install::plan_install(&run, &mut sessions, &mut material, !options.dry_run)?;
+                install::plan_install(run, &mut sessions, &mut material, !options.dry_run)?;
             let mut outcome = ReplaceOutcome {
                 roles: self.old.roles.clone(),
                 changes: plan.changes(),
@@ -262,7 +285,8 @@ impl Replacement<'_> {
             let mut record = self.record.clone().unwrap_or_else(|| {
                 Record::new(&self.old, options, &wanted.topology, data.clone(), withdrawn)
             });
-            if options.dry_run || (self.record.is_none() && !context.ask.approve(&outcome.plan)) {
+            let ask = || context.ask.approve_replace(&self.preview(&outcome, data, point));
+            if options.dry_run || (self.record.is_none() && !ask()) {
                 outcome.timings = run.emitter.timings();
                 return Ok((outcome, record));
             }
@@ -273,15 +297,21 @@ impl Replacement<'_> {
             }
             // New secrets before anything is sent; then the record, so that they are not made twice.
             material.save(wanted)?;
-            withdraw::host_key(wanted, &self.old)?;
+            match pin.as_mut() {
+                Some(pin) => pin.withdraw(),
+                None if same_place => {}
+                None => withdraw::host_key(wanted, &self.old)?,
+            }
+            // When this host kept a failed upgrade from its end, the version before is now what everything runs.
+            crate::upgrade::end_rollback(&wanted.state)?;
             record::save(&wanted.state, &record)?;
             wanted.state.save_topology(&wanted.topology_text)?;
-            state::copy::publish(&run, &mut sessions)?;
+            state::copy::publish(run, &mut sessions)?;
             outcome.changes = 0;
             if data.has("database") && !record.restored {
-                clients::keep_down(&run, &mut sessions, &tasks)?;
+                clients::keep_down(run, &mut sessions, &tasks)?;
                 let (tasks, changes) = stores_only(&tasks, &changes);
-                outcome.changes = apply::apply(&run, &mut sessions, &tasks, &changes, &material)?;
+                outcome.changes = apply::apply(run, &mut sessions, &tasks, &changes, &material)?;
             }
             record.provisioned = true;
             record::save(&wanted.state, &record)?;
@@ -291,6 +321,17 @@ impl Replacement<'_> {
         })();
         connect::release(&mut sessions);
         outcome
+    }
+
+    /// A look changes nothing, so it does not forget the key of the dead host either: what follows from that is said.
+    fn refuse_other_key(&self, sessions: &[Session<'_>]) -> Result<(), EngineError> {
+        let error = sessions
+            .iter()
+            .filter(|session| session.host.name == self.options.name)
+            .find_map(|session| session.error.clone().filter(|error| error.step == dead::OTHER_KEY));
+        error.map_or(Ok(()), |error| {
+            Err(error.hint("the machine in the place of the dead host has a key of its own. Without --dry-run the old key is forgotten by itself, once the host counts as dead; compare the new one on its console"))
+        })
     }
 }
 
@@ -338,101 +379,4 @@ fn stores_only(tasks: &[Vec<Task>], changes: &[Vec<Change>]) -> (Vec<Vec<Task>>,
                 .unzip::<_, _, Vec<_>, Vec<_>>()
         })
         .unzip()
-}
-
-/// The replacement was approved as a whole; its parts are not asked about again.
-struct Approved(Arc<dyn Ask>);
-
-impl Ask for Approved {
-    fn approve(&self, _plan: &Plan) -> bool {
-        true
-    }
-
-    fn sudo_password(&self, host: &str) -> Option<Secret> {
-        self.0.sudo_password(host)
-    }
-
-    fn trust_bundle_key(&self, fingerprint: &str) -> bool {
-        self.0.trust_bundle_key(fingerprint)
-    }
-
-    fn approve_restore(&self, _preview: &backup::RestorePreview) -> bool {
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::record::{self, Data, Record};
-    use super::{ReplaceOptions, stores_only};
-    use crate::actions;
-    use crate::actions::install::{self, InstallOptions};
-    use crate::backup::{self, Only, RestoreOptions};
-    use crate::sample::{self, task};
-    use crate::state::{Installed, StateDir};
-    use crate::upgrade::RollbackOptions;
-    use maxim_model::backup::SetKind;
-    use maxim_model::names::Stage;
-    use maxim_model::task::Change;
-    use maxim_model::wire::ServiceAction;
-
-    /// Nobody changes the cluster while its database is the empty one, whatever the command; and a record that is complete
-    /// or gone refuses nobody.
-    #[test]
-    fn in_the_middle_of_a_replacement_every_command_that_changes_something_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let context = sample::context(sample::three_hosts(), StateDir::at(folder.path()));
-        context.state.create().unwrap();
-        context.state.save_installed(&Installed { generation: 1, ..Installed::default() }).unwrap();
-        let options = ReplaceOptions {
-            host: "db1".into(),
-            name: "db1".into(),
-            topology: context.topology.clone(),
-            topology_text: String::new(),
-            set: None,
-            alive: false,
-            without_data: false,
-            dry_run: false,
-        };
-        let data = Data { set: "a".into(), parts: vec!["database".into()] };
-        let old = context.topology.host("db1").unwrap();
-        let mut record = Record::new(old, &options, &context.topology, data, Vec::new());
-        record::save(&context.state, &record).unwrap();
-        let restore =
-            RestoreOptions { set: None, only: Only::All, overwrite: true, dry_run: false, fresh: false };
-        let tried = || {
-            [
-                install::install(&context, InstallOptions::default()).err(),
-                actions::service(&context, ServiceAction::Start, None).err(),
-                actions::service(&context, ServiceAction::Restart, None).err(),
-                crate::upgrade::rollback(&context, RollbackOptions::default()).err(),
-                crate::upgrade::finalize(&context, false).err(),
-                backup::create(&context, SetKind::Manual).err(),
-                backup::restore(&context, &restore).err(),
-            ]
-        };
-        for (place, error) in tried().into_iter().enumerate() {
-            let error = error.unwrap_or_else(|| panic!("command {place} went on"));
-            assert_eq!(error.exit_code(), 5, "command {place}: {error:?}");
-            assert!(error.cause.contains("is not restored yet"), "command {place}: {error:?}");
-            assert!(error.hint.contains("host replace db1"), "command {place}: {error:?}");
-        }
-        record.restored = true;
-        record::save(&context.state, &record).unwrap();
-        super::refuse_in_the_middle(&context.state, "install").unwrap();
-        record::forget(&context.state).unwrap();
-        super::refuse_in_the_middle(&context.state, "install").unwrap();
-    }
-
-    #[test]
-    fn the_im_core_comes_after_the_data() {
-        let tasks = vec![
-            vec![task("a", Stage::Prepare), task("b", Stage::Core), task("c", Stage::Store)],
-            Vec::new(),
-        ];
-        let changes = vec![vec![Change::None; 3], Vec::new()];
-        let (tasks, changes) = stores_only(&tasks, &changes);
-        let ids: Vec<&str> = tasks[0].iter().map(|task| task.id.as_str()).collect();
-        assert_eq!((ids, changes[0].len(), tasks.len()), (vec!["a", "c"], 2, 2));
-    }
 }

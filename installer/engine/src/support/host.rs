@@ -45,8 +45,15 @@ pub(super) fn gather(
         return Ok(());
     }
     locked().add(&path("facts.json"), "what was measured on the host", &pretty(&session.facts)?)?;
-    let tasks = upgrade::applied_tasks(&run.context.state, &host)?;
-    let checked = plan::check(run, std::slice::from_mut(session), std::slice::from_ref(&tasks), false);
+    let (tasks, unread) = match upgrade::applied_tasks(&run.context.state, &host) {
+        Ok(tasks) => (tasks, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
+    let checked = match unread {
+        None => plan::check(run, std::slice::from_mut(session), std::slice::from_ref(&tasks), false),
+        // Without the tasks it is not known what was put there; the rest is gathered all the same.
+        Some(error) => Err(error),
+    };
     match checked.map(|mut changes| changes.pop().unwrap_or_default()) {
         Ok(changes) => {
             let drift: Vec<Drift<'_>> = tasks
@@ -151,4 +158,38 @@ fn log(run: &Run<'_>, agent: &mut Agent, service: &str, lines: u32) -> Result<St
         }
     })?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Archive, gather};
+    use crate::context::CancelFlag;
+    use crate::fake::Fleet;
+    use crate::phases::connect;
+    use crate::run::Run;
+    use crate::sample;
+    use crate::state::StateDir;
+    use crate::support::redact::Redactor;
+    use std::sync::{Arc, Mutex};
+
+    #[test]
+    fn a_host_is_gathered_also_when_what_was_applied_to_it_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = sample::context(sample::three_hosts(), StateDir::at(folder.path()));
+        std::fs::create_dir(folder.path().join("tasks")).unwrap();
+        std::fs::write(folder.path().join("tasks/applied.json"), "{ half").unwrap();
+        let fleet = Arc::new(Fleet::new(&context.topology, CancelFlag::new()));
+        let run = Run::with_connector(&context, "support-bundle", false, fleet).unwrap();
+        let mut sessions = connect::connect(&run).unwrap();
+        let redactor = Redactor::of(&context).unwrap();
+        let archive = Archive::begin(&folder.path().join("x.tar.zst"), "x", redactor).unwrap();
+        let archive = Mutex::new(archive);
+        gather(&run, &mut sessions[0], 10, &archive).unwrap();
+        connect::release(&mut sessions);
+        let archive = archive.into_inner().unwrap();
+        let there = |end: &str| archive.entries().iter().any(|entry| entry.path.ends_with(end));
+        assert!(there("facts.json") && there("units.json") && !there("plan.json"));
+        let lack = archive.missing().iter().find(|lack| lack.what == "plan").unwrap();
+        assert!(lack.cause.contains("applied.json"), "{lack:?}");
+    }
 }

@@ -1,7 +1,9 @@
 //! The way back: every host that had its turn gets the tasks of the version before, as they were kept.
 //!
 //! Images, programs and configuration of that version are still there or in those tasks; the schema was only expanded,
-//! which the version before works with. What the newer version brought and the older never had is removed.
+//! which the version before works with. What the newer version brought and the older never had is removed. Where nothing
+//! was switched yet, the version before is what is installed now; where the cluster was changed after the upgrade, there
+//! is no way back that would not undo that too ([`kept::Kept::first_difference`]).
 
 use super::kept::{self, Kept};
 use super::{lost, order, record, turn};
@@ -11,7 +13,7 @@ use crate::error::{Class, EngineError};
 use crate::events::Timing;
 use crate::phases::plan::{self, Material};
 use crate::phases::probe::{self, DiskProbe};
-use crate::phases::{connect, measure, verify};
+use crate::phases::{connect, measure};
 use crate::run::{Run, Session};
 use crate::state;
 use maxim_model::names::Stage;
@@ -64,7 +66,10 @@ pub fn rollback(context: &Context, options: RollbackOptions) -> Result<RollbackO
         if !options.dry_run {
             connect::lock_hosts(&run, &mut sessions, "rollback")?;
         }
-        let previous = previous(context)?;
+        if record.phase == Phase::Switched {
+            refuse_when_changed_since(context, &record)?;
+        }
+        let previous = previous(context, &record)?;
         let tasks: Vec<Vec<Task>> =
             sessions.iter().map(|session| previous.tasks_of(&session.host.name)).collect::<Result<_, _>>()?;
         let changes = plan::check(&run, &mut sessions, &tasks, !options.dry_run)?;
@@ -83,8 +88,10 @@ pub fn rollback(context: &Context, options: RollbackOptions) -> Result<RollbackO
             outcome.timings = run.emitter.timings();
             return Ok(outcome);
         }
-        outcome.changes =
-            run.emitter.phase("rollback", || take_back(&run, &mut sessions, &material, &mut record, true))?;
+        let before = turn::Before::measure(&run, &mut sessions, &previous.installed, |_| true);
+        outcome.changes = run
+            .emitter
+            .phase("rollback", || take_back(&run, &mut sessions, &material, &mut record, true, &before))?;
         outcome.components = measure::components(&run, &mut sessions, &previous.installed, true);
         outcome.applied = true;
         outcome.timings = run.emitter.timings();
@@ -112,11 +119,51 @@ fn refuse_where_there_is_no_way_back(record: Option<&Record>) -> Result<Record, 
     }
 }
 
-fn previous(context: &Context) -> Result<Kept, EngineError> {
-    Kept::load(&context.state, kept::PREVIOUS)?.ok_or_else(|| {
+/// Refuses to go back from a cluster that was changed after the upgrade: hosts, addresses, secrets and configuration of
+/// before would be put in their place.
+pub(super) fn refuse_when_changed_since(context: &Context, record: &Record) -> Result<(), EngineError> {
+    let refused = |cause: String| {
+        EngineError::refused("rollback", cause).hint(
+            "going back would undo that too: put hosts and configuration back as the upgrade left them with `maxim.ctl install`, then roll back; or restore a backup that was made before the upgrade",
+        )
+    };
+    let (Some(applied), Some(next)) =
+        (Kept::load(&context.state, kept::APPLIED)?, Kept::load(&context.state, kept::NEXT)?)
+    else {
+        return Err(EngineError::refused("rollback", "what the upgrade has put on the hosts was not kept")
+            .hint("restore a backup that was made before the upgrade"));
+    };
+    applied.refuse_when_others_installed(&context.state, "rollback")?;
+    match next.first_difference(&applied) {
+        Some((host, task)) => {
+            let cause = if task.is_empty() {
+                format!(
+                    "the cluster was changed after the upgrade to {}: its hosts are others",
+                    record.to.version
+                )
+            } else {
+                format!(
+                    "the cluster was changed after the upgrade to {}: {task} is not what the upgrade put there",
+                    record.to.version
+                )
+            };
+            Err(refused(cause).on(host))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What is gone back to: as long as nothing was switched, what is installed now.
+fn previous(context: &Context, record: &Record) -> Result<Kept, EngineError> {
+    let kind = if record.phase == Phase::Staging { kept::APPLIED } else { kept::PREVIOUS };
+    let kept = Kept::load(&context.state, kind)?.ok_or_else(|| {
         EngineError::refused("rollback", "what the version before needs was not kept")
             .hint("restore the folder of this cluster's state from a copy")
-    })
+    })?;
+    if kind == kept::APPLIED {
+        kept.refuse_when_others_installed(&context.state, "rollback")?;
+    }
+    Ok(kept)
 }
 
 /// After a failed turn: takes back what was switched, and says what came of both.
@@ -125,6 +172,7 @@ pub(super) fn after_failure(
     sessions: &mut [Session<'_>],
     material: &Material,
     record: &mut Record,
+    before: &turn::Before,
     failure: &EngineError,
 ) -> EngineError {
     let place = if failure.host.is_empty() { String::new() } else { format!("{}: ", failure.host) };
@@ -135,7 +183,7 @@ pub(super) fn after_failure(
         format!("the upgrade failed: {}", failure.cause),
         format!("every host that was switched is taken back to {}", record.from.version),
     );
-    let back = take_back(run, sessions, material, record, false);
+    let back = take_back(run, sessions, material, record, false, before);
     let mut error = failure.clone();
     error.class = Class::Failed;
     match back {
@@ -148,8 +196,10 @@ pub(super) fn after_failure(
         }
         Err(other) => {
             error.cause = format!("{}; and the way back is not complete", failure.cause);
-            let hint =
-                "when the hosts can be reached, run `maxim.ctl rollback`; it goes on where this stopped";
+            let hint = format!(
+                "when the hosts can be reached, run `maxim.ctl rollback`; it goes on where this stopped. A host that is gone for good: `maxim.ctl host replace HOST ADDRESS` with the bundle of version {}",
+                record.from.version
+            );
             EngineError::join(vec![error.hint(hint), other]).unwrap_or_else(|| failure.clone())
         }
     }
@@ -164,7 +214,14 @@ pub(super) fn complete(
 ) -> EngineError {
     let why =
         if record.failure.is_empty() { "a rollback was begun".to_owned() } else { record.failure.clone() };
-    match run.emitter.phase("rollback", || take_back(run, sessions, material, &mut record, false)) {
+    let before = match previous(run.context, &record) {
+        // Hosts are in the middle of it: what they lack now is not excused.
+        Ok(previous) => turn::Before::measure(run, sessions, &previous.installed, |_| false),
+        Err(error) => return error,
+    };
+    let back = || take_back(run, sessions, material, &mut record, false, &before);
+    let done = run.emitter.phase("rollback", back);
+    match done {
         Ok(_) => EngineError::failed(
             "upgrade",
             format!("{why}; every host was taken back to version {}", record.from.version),
@@ -181,10 +238,15 @@ pub(super) fn take_back(
     material: &Material,
     record: &mut Record,
     all: bool,
+    before: &turn::Before,
 ) -> Result<usize, EngineError> {
     let context = run.context;
-    let previous = previous(context)?;
+    let previous = previous(context, record)?;
     let next = Kept::load(&context.state, kept::NEXT)?;
+    if record.phase == Phase::Staging {
+        // What lies there is of an upgrade that has not switched anything; the next run must not find it.
+        previous.save(&context.state, kept::PREVIOUS)?;
+    }
     record.phase = Phase::RollingBack;
     record::save(&context.state, record)?;
     context.state.save_installed(&previous.installed)?;
@@ -204,11 +266,11 @@ pub(super) fn take_back(
                 return Ok(());
             }
             let (installed, proof) = (&previous.installed, turn::Proof::Itself);
-            let goal = turn::Goal { tasks: &tasks, changes: &changes, installed, proof };
+            let goal = turn::Goal { tasks: &tasks, changes: &changes, installed, proof, before };
             done += turn::turn(run, sessions, place, material, &goal)?;
             // A version that failed was never proven, so the supervisor is that of before still.
             if all {
-                turn::bring_supervisor_up(run, &mut sessions[place], &previous.installed)?;
+                turn::bring_supervisor_up(run, &mut sessions[place], &previous.installed, before)?;
             }
             record.set_turn(&host, Turn::TakenBack);
             record::save(&context.state, record)
@@ -224,7 +286,7 @@ pub(super) fn take_back(
         return Err(error);
     }
     // Now that all of them run the same again.
-    verify::canary(run, sessions, material.authority.certificate())?;
+    before.prove_all(run, sessions, material, &previous.installed)?;
     previous.save(&context.state, kept::APPLIED)?;
     record.phase = Phase::RolledBack;
     record::save(&context.state, record)?;

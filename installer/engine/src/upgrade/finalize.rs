@@ -88,7 +88,11 @@ pub(super) fn on(
         .hint("run `maxim.ctl upgrade` with its bundle again first"));
     }
     let found = measure::components(run, sessions, &installed, true);
-    if let Some(other) = found.iter().find(|one| one.health != Health::Well || one.running != one.wanted) {
+    // One that restarted on its own runs what is wanted all the same.
+    let runs = |one: &ComponentStatus| {
+        matches!(one.health, Health::Well | Health::Attention) && one.running == one.wanted
+    };
+    if let Some(other) = found.iter().find(|one| !runs(one)) {
         return Err(EngineError::refused(
             "finalize",
             format!("{} runs {} and is not well: {}", other.component, other.running, other.detail),

@@ -8,7 +8,8 @@ use crate::error::EngineError;
 use crate::files;
 use crate::run::Session;
 use crate::state::{Installed, StateDir};
-use maxim_model::task::Task;
+use maxim_model::Secret;
+use maxim_model::task::{Task, TaskKind};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -68,6 +69,42 @@ impl Kept {
         }
     }
 
+    /// Refuses to take these for what is on the hosts, when another control host has installed since: it keeps the tasks.
+    pub fn refuse_when_others_installed(&self, state: &StateDir, step: &str) -> Result<(), EngineError> {
+        let installed = state.installed()?.unwrap_or_default();
+        if self.installed.generation == installed.generation {
+            return Ok(());
+        }
+        Err(EngineError::refused(
+            step,
+            "another control host has installed since, and what leads back from it is not known here",
+        )
+        .hint(format!(
+            "run `maxim.ctl install` here with the bundle of version {}, then this command again",
+            installed.version
+        )))
+    }
+
+    /// The first host and task in which those of another run differ; no task: the host is only in one of them. A
+    /// certificate counts by its place: the private authority renews it from time to time.
+    pub fn first_difference(&self, other: &Self) -> Option<(String, String)> {
+        let names = self.hosts.keys().chain(other.hosts.keys());
+        for host in names {
+            let (Some(mine), Some(theirs)) = (self.hosts.get(host), other.hosts.get(host)) else {
+                return Some((host.clone(), String::new()));
+            };
+            let (mine, theirs): (Vec<Task>, Vec<Task>) =
+                (mine.iter().map(lasting).collect(), theirs.iter().map(lasting).collect());
+            let find = |tasks: &[Task], id: &str| tasks.iter().find(|task| task.id == id).cloned();
+            for task in mine.iter().chain(&theirs) {
+                if find(&mine, &task.id) != find(&theirs, &task.id) {
+                    return Some((host.clone(), task.id.clone()));
+                }
+            }
+        }
+        None
+    }
+
     /// The tasks of a host.
     pub fn tasks_of(&self, host: &str) -> Result<Vec<Task>, EngineError> {
         self.hosts.get(host).cloned().ok_or_else(|| {
@@ -76,6 +113,16 @@ impl Kept {
                 .hint("hosts are added and removed before or after an upgrade, not in the middle")
         })
     }
+}
+
+/// A task without what changes by itself.
+fn lasting(task: &Task) -> Task {
+    let mut task = task.clone();
+    if let TaskKind::Certificate(certificate) = &mut task.kind {
+        certificate.certificate.clear();
+        certificate.key = Secret::default();
+    }
+    task
 }
 
 /// Keeps what an install has made.
@@ -96,7 +143,11 @@ pub(crate) fn applied_tasks(state: &StateDir, host: &str) -> Result<Vec<Task>, E
 #[cfg(test)]
 mod tests {
     use super::{APPLIED, Kept};
+    use crate::sample::task;
     use crate::state::{Installed, StateDir};
+    use maxim_model::Secret;
+    use maxim_model::names::Stage;
+    use maxim_model::task::{CertificateTask, Task, TaskKind};
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -112,5 +163,35 @@ mod tests {
         Kept::remove(&state, APPLIED).unwrap();
         Kept::remove(&state, APPLIED).unwrap();
         assert_eq!(Kept::load(&state, APPLIED).unwrap(), None);
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_no_difference_and_everything_else_is() {
+        let certificate = |path: &str, content: &str| Task {
+            kind: TaskKind::Certificate(CertificateTask {
+                certificate_path: path.into(),
+                key_path: "/k".into(),
+                certificate: content.into(),
+                key: Secret::new(content),
+                owner: String::new(),
+                group: String::new(),
+                key_mode: "0600".into(),
+            }),
+            ..task("im/certificate", Stage::Prepare)
+        };
+        let kept = |tasks: Vec<Task>| Kept {
+            installed: Installed::default(),
+            hosts: [("a".to_owned(), vec![task("x", Stage::Core)]), ("b".to_owned(), tasks)].into(),
+        };
+        let before = kept(vec![certificate("/c", "old")]);
+        assert_eq!(before.first_difference(&kept(vec![certificate("/c", "new")])), None);
+        let differs = |other: &Kept| before.first_difference(other).unwrap();
+        let named = |task: &str| ("b".to_owned(), task.to_owned());
+        assert_eq!(differs(&kept(vec![certificate("/d", "old")])), named("im/certificate"));
+        assert_eq!(differs(&kept(Vec::new())), named("im/certificate"));
+        assert_eq!(differs(&kept(vec![certificate("/c", "old"), task("y", Stage::Core)])), named("y"));
+        let mut fewer = before.clone();
+        fewer.hosts.remove("b");
+        assert_eq!((differs(&fewer), fewer.first_difference(&before)), (named(""), Some(named(""))));
     }
 }

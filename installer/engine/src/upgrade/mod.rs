@@ -1,8 +1,8 @@
 //! `upgrade` and `rollback`: from one version to the next host by host, and back.
 //!
 //! Steps of [`upgrade`]: the bundle is judged against what is installed ([`maxim_model::upgrade::judge`]); hosts are
-//! connected, looked at (room for both versions, every component well) and locked; a snapshot is taken
-//! ([`mod@snapshot`]); images and programs are staged on all hosts while the version before serves ([`stage`]); then
+//! connected and looked at (room for both versions, every component well), and the plan is shown and approved; a
+//! snapshot is taken ([`mod@snapshot`]); all of that is repeated under the locks ([`passes`]); images and programs are staged on all hosts while the version before serves ([`stage`]); then
 //! each host has its turn ([`turn`]): files, drain, switch, health, messages through it; one that is lost in it is
 //! connected to again ([`lost`]). When a turn fails, the hosts
 //! that had theirs are taken back at once ([`back`]), program, configuration and unit as they were. The new version
@@ -17,6 +17,7 @@ mod back;
 mod finalize;
 mod kept;
 mod lost;
+mod passes;
 mod plan;
 mod program;
 mod record;
@@ -32,23 +33,24 @@ pub use finalize::{FinalizeOutcome, finalize};
 pub(crate) use kept::{applied_tasks, keep};
 pub use plan::UpgradePlan;
 pub use program::program_of_bundle;
-pub(crate) use record::{forget, refuse_other_version, status};
+pub(crate) use record::{end_rollback, forget, refuse_other_version, refuse_replacement, status};
 
 use crate::actions::install;
 use crate::actions::status::require_installed;
 use crate::context::Context;
-use crate::delivery::{self, Delivery};
+use crate::delivery::Delivery;
 use crate::error::{Class, EngineError};
 use crate::events::Timing;
 use crate::phases::plan::Material;
 use crate::phases::probe::DiskProbe;
-use crate::phases::{connect, measure, verify};
+use crate::phases::{connect, measure};
 use crate::run::{Run, Session};
 use crate::state::{self, Installed};
 use kept::Kept;
 use maxim_model::manifest::Manifest;
 use maxim_model::names::Role;
 use maxim_model::status::{ComponentStatus, Health};
+use maxim_model::task::{Change, Task};
 use maxim_model::topology::Topology;
 use maxim_model::upgrade::{Phase, RECORD_FORMAT, Record, Release, Turn, judge};
 
@@ -120,14 +122,19 @@ fn admitted(
     Ok(from)
 }
 
-/// Whether a record is of the upgrade to this very bundle, under way or complete and not finalized.
+/// Whether a record is of the upgrade to this very bundle, and hosts were switched by it. One that has only staged has
+/// not begun: what is installed may have been changed since, so it is begun anew, with another snapshot.
 fn is_of(record: &Record, manifest_sha256: &str) -> bool {
-    (record.phase.is_under_way() || record.phase == Phase::Switched)
+    matches!(record.phase, Phase::Switching | Phase::RollingBack | Phase::Switched | Phase::Finalizing)
         && record.to.manifest_sha256 == manifest_sha256
 }
 
-/// Upgrades to the bundle of the context's delivery.
+/// Upgrades to the bundle of the context's delivery, which must be of this program's version (else refused: its own
+/// program is to be used, see [`program_of_bundle`]).
 pub fn upgrade(context: &Context, options: UpgradeOptions) -> Result<UpgradeOutcome, EngineError> {
+    if let Delivery::Bundle(bundle) = &context.delivery {
+        refuse_other_program(&bundle.manifest().version)?;
+    }
     let run = Run::begin(context, "upgrade", !options.dry_run)?;
     upgrade_with(&run, options)
 }
@@ -139,33 +146,23 @@ pub(crate) fn upgrade_with(run: &Run<'_>, options: UpgradeOptions) -> Result<Upg
         return Err(EngineError::usage("upgrade", "an upgrade needs a bundle")
             .hint("name it with --bundle; in a checkout `maxim.ctl bundle build` makes one"));
     };
-    let installed = require_installed(context, "upgrade")?;
-    crate::replace::refuse_in_the_middle(&context.state, "upgrade")?;
-    if context.state.topology()?.is_some_and(|applied| applied != context.topology_text) {
-        return Err(EngineError::usage("upgrade", "the topology is not the one that was applied")
-            .hint("change the configuration before or after the upgrade, with `maxim.ctl install`; without -f and --set the applied one is used"));
+    let snapshot =
+        passes::Snapshot { require: &|| snapshot::require(context), take: &|| snapshot::take(context) };
+    let wanted = !options.dry_run && !options.no_snapshot;
+    passes::passes(run, options, bundle.manifest(), wanted.then_some(&snapshot))
+}
+
+/// Another version's playbooks, templates and agent are not known to this program.
+fn refuse_other_program(bundle: &str) -> Result<(), EngineError> {
+    let own = env!("CARGO_PKG_VERSION");
+    if bundle == own {
+        return Ok(());
     }
-    let manifest = bundle.manifest().clone();
-    let record = record::load(&context.state)?;
-    admitted(&manifest, context.delivery.manifest_sha256(), &installed, record.as_ref())?;
-    let begun = record.as_ref().is_some_and(|record| is_of(record, context.delivery.manifest_sha256()));
-    let snapshot = if options.dry_run || begun { String::new() } else { snapshot::take(context, options)? };
-    let to = Release {
-        version: manifest.version.clone(),
-        manifest_sha256: context.delivery.manifest_sha256().to_owned(),
-        versions: std::collections::BTreeMap::new(),
-    };
-    let _control = if options.dry_run { None } else { Some(context.state.lock(&state::owner("upgrade"))?) };
-    // Anew, now that nobody else works on it.
-    let record = record::load(&context.state)?;
-    let from = admitted(&manifest, context.delivery.manifest_sha256(), &installed, record.as_ref())?;
-    let mut material = Material::load(run)?;
-    delivery::require(&context.delivery, &context.topology, &material.artefacts)?;
-    let mut upgrade = Upgrade { run, options, installed, record, from, to, manifest, snapshot };
-    let mut sessions = connect::connect(run)?;
-    let outcome = upgrade.on(&mut sessions, &mut material);
-    connect::release(&mut sessions);
-    outcome
+    Err(EngineError::refused(
+        "upgrade",
+        format!("this program is of version {own}, the bundle holds {bundle}: only its own program knows how to upgrade to it"),
+    )
+    .hint("take the bundle's own maxim.ctl: `tar xf BUNDLE maxim.ctl`"))
 }
 
 /// One upgrade: what it goes from and to.
@@ -180,6 +177,27 @@ struct Upgrade<'a> {
     manifest: Manifest,
     /// The snapshot that was taken; empty: none.
     snapshot: String,
+    asked: Asked,
+}
+
+/// Whether the person was asked in a pass before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    NotYet,
+    /// The plan was shown and approved.
+    Approved,
+    /// There was nothing to ask about.
+    NothingToDo,
+}
+
+/// What a look at the hosts has shown.
+struct Looked {
+    tasks: Vec<Vec<Task>>,
+    changes: Vec<Vec<Change>>,
+    /// With the plan, and nothing applied.
+    outcome: UpgradeOutcome,
+    /// All of it is done already.
+    nothing: bool,
 }
 
 impl Upgrade<'_> {
@@ -188,52 +206,24 @@ impl Upgrade<'_> {
         self.record.as_ref().filter(|record| is_of(record, &self.to.manifest_sha256))
     }
 
+    /// Looks, asks unless that was done, and does it.
     fn on(
         &mut self,
         sessions: &mut [Session<'_>],
         material: &mut Material,
     ) -> Result<UpgradeOutcome, EngineError> {
         let context = self.run.context;
-        install::preflight_or_refuse(self.run, sessions, DiskProbe::No)?;
-        context.cancel.check("probe")?;
-        if self.resumed().is_none() {
-            self.require_health(sessions)?;
-        }
-        if !self.options.dry_run {
-            connect::lock_hosts(self.run, sessions, "upgrade")?;
-        }
-        if let Some(record) = self.resumed().filter(|record| record.phase == Phase::RollingBack) {
-            return Err(back::complete(self.run, sessions, record.clone(), material));
-        }
-        let schema = schema::of_cluster(self.run, sessions, !self.options.dry_run)?;
-        schema::fits(schema.as_ref(), &self.manifest, self.resumed().is_some())?;
-        let (tasks, changes, made) =
-            install::plan_install(self.run, sessions, material, !self.options.dry_run)?;
-        let plan = UpgradePlan::new(self, schema.as_ref(), &tasks, &changes, made);
-        let mut outcome = UpgradeOutcome {
-            applied: false,
-            changes: plan.plan.changes(),
-            components: Vec::new(),
-            finalized: false,
-            timings: Vec::new(),
-            plan,
-        };
+        let Looked { tasks, changes, mut outcome, nothing } =
+            self.look(sessions, material, !self.options.dry_run)?;
+        outcome.timings = self.run.emitter.timings();
         if self.options.dry_run {
-            outcome.timings = self.run.emitter.timings();
             return Ok(outcome);
         }
-        let complete =
-            self.resumed().is_none_or(|record| matches!(record.phase, Phase::Switched | Phase::Finalizing));
-        let finalizing = self.resumed().is_some_and(|record| record.phase == Phase::Finalizing);
-        if finalizing && outcome.changes > 0 {
-            return Err(EngineError::refused("upgrade", "it is being finalized, and hosts have changed since")
-                .hint("complete that with `maxim.ctl upgrade --finalize`, then put the hosts right with `maxim.ctl install`"));
-        }
-        let nothing = outcome.changes == 0 && complete;
         if !nothing {
-            if !context.ask.approve_upgrade(&outcome.plan) {
-                outcome.timings = self.run.emitter.timings();
-                return Ok(outcome);
+            match self.asked {
+                Asked::NotYet if !context.ask.approve_upgrade(&outcome.plan) => return Ok(outcome),
+                Asked::NothingToDo => return Err(passes::changed("hosts have changed")),
+                Asked::NotYet | Asked::Approved => {}
             }
             context.cancel.check("upgrade")?;
             outcome.changes = self.go(sessions, material, &tasks, &changes)?;
@@ -250,13 +240,71 @@ impl Upgrade<'_> {
         Ok(outcome)
     }
 
+    /// Judges the hosts and plans. `locks`: takes those of the hosts, and holds them afterwards.
+    fn look(
+        &self,
+        sessions: &mut [Session<'_>],
+        material: &mut Material,
+        locks: bool,
+    ) -> Result<Looked, EngineError> {
+        let context = self.run.context;
+        install::preflight_or_refuse(self.run, sessions, DiskProbe::No)?;
+        context.cancel.check("probe")?;
+        if self.resumed().is_none() {
+            self.require_health(sessions)?;
+        }
+        if locks {
+            connect::lock_hosts(self.run, sessions, "upgrade")?;
+        }
+        let phase = self.resumed().map(|record| record.phase);
+        if let Some(record) = self.resumed().filter(|record| record.phase == Phase::RollingBack) {
+            if !locks {
+                return Err(EngineError::refused("upgrade", "hosts are being taken back")
+                    .hint("`maxim.ctl rollback`, or this command without --dry-run, completes that"));
+            }
+            return Err(back::complete(self.run, sessions, record.clone(), material));
+        }
+        let schema = schema::of_cluster(self.run, sessions, locks)?;
+        schema::fits(schema.as_ref(), &self.manifest, phase.is_some())?;
+        let (tasks, changes, made) = install::plan_install(self.run, sessions, material, locks)?;
+        let plan = UpgradePlan::new(self, schema.as_ref(), &tasks, &changes, made);
+        let count = plan.plan.changes();
+        match phase {
+            Some(Phase::Finalizing) if count > 0 => {
+                return Err(EngineError::refused("upgrade", "it is being finalized, and hosts have changed since")
+                    .hint("complete that with `maxim.ctl upgrade --finalize`, then put the hosts right with `maxim.ctl install`"));
+            }
+            // Switching again would take every host back to the version before when one of them fails now.
+            Some(Phase::Switched) if count > 0 => {
+                return Err(EngineError::refused(
+                    "upgrade",
+                    "the upgrade is complete, and hosts have changed since",
+                )
+                .hint("put them right with `maxim.ctl install`"));
+            }
+            _ => {}
+        }
+        // Of this very bundle, whatever became of it.
+        let last = self.record.as_ref().filter(|last| last.to.manifest_sha256 == self.to.manifest_sha256);
+        let complete = last.is_none_or(|last| !matches!(last.phase, Phase::Staging | Phase::Switching));
+        let outcome = UpgradeOutcome {
+            applied: false,
+            changes: count,
+            components: Vec::new(),
+            finalized: false,
+            timings: Vec::new(),
+            plan,
+        };
+        Ok(Looked { tasks, changes, nothing: count == 0 && complete, outcome })
+    }
+
     /// Everything that changes something; how much it was.
     fn go(
         &self,
         sessions: &mut [Session<'_>],
         material: &mut Material,
-        tasks: &[Vec<maxim_model::task::Task>],
-        changes: &[Vec<maxim_model::task::Change>],
+        tasks: &[Vec<Task>],
+        changes: &[Vec<Change>],
     ) -> Result<usize, EngineError> {
         let (run, context) = (self.run, self.run.context);
         if let Delivery::Bundle(bundle) = &context.delivery {
@@ -267,14 +315,7 @@ impl Upgrade<'_> {
         }
         material.save(context)?;
         let next = Kept::new(install::wanted_after(run, material, &self.installed), sessions, tasks);
-        let before = match self.resumed() {
-            Some(_) => Kept::load(&context.state, kept::PREVIOUS)?,
-            None => Kept::load(&context.state, kept::APPLIED)?,
-        };
-        let before = before.ok_or_else(|| {
-            EngineError::refused("upgrade", "what is installed did not keep what a rollback needs")
-                .hint("run `maxim.ctl install` with the bundle of the installed version once, then upgrade")
-        })?;
+        let before = self.before()?;
         let mut record = match self.resumed() {
             Some(record) => record.clone(),
             None => self.new_record(),
@@ -288,18 +329,21 @@ impl Upgrade<'_> {
         state::copy::publish(run, sessions)?;
         let mut done = stage::stage(run, sessions, tasks, changes, material)?;
         context.cancel.check("upgrade")?;
+        let untouched = |host: &str| record.turn(host) == Turn::Waiting;
+        let well = turn::Before::measure(run, sessions, &self.installed, untouched);
 
         record.phase = Phase::Switching;
         record::save(&context.state, &mut record)?;
         // What is wanted from now on; a host that waits for its turn is seen to run another version.
         context.state.save_installed(&next.installed)?;
-        let switched = run.emitter.phase("switch", || self.turns(sessions, material, &next, &mut record));
+        let switched =
+            run.emitter.phase("switch", || self.turns(sessions, material, &next, &well, &mut record));
         match switched {
             Ok(count) => done += count,
             Err(error) if lost::is_over(&error) => return Err(error),
             Err(error) => {
                 return Err(run.emitter.phase("rollback", || {
-                    back::after_failure(run, sessions, material, &mut record, &error)
+                    back::after_failure(run, sessions, material, &mut record, &well, &error)
                 }));
             }
         }
@@ -314,12 +358,33 @@ impl Upgrade<'_> {
         Ok(done)
     }
 
+    /// What leads back: of what is installed, or what a run before has kept.
+    fn before(&self) -> Result<Kept, EngineError> {
+        let state = &self.run.context.state;
+        let resumed = self.resumed().is_some();
+        let kept = Kept::load(state, if resumed { kept::PREVIOUS } else { kept::APPLIED })?;
+        let before = kept.ok_or_else(|| {
+            // An install is refused in the middle of an upgrade; the tasks lie where it was begun.
+            let hint = if resumed {
+                "complete the upgrade on the control host where it was begun: what leads back is kept there"
+            } else {
+                "run `maxim.ctl install` with the bundle of the installed version once, then upgrade"
+            };
+            EngineError::refused("upgrade", "what is installed did not keep what a rollback needs").hint(hint)
+        })?;
+        if !resumed {
+            before.refuse_when_others_installed(state, "upgrade")?;
+        }
+        Ok(before)
+    }
+
     /// Each host in its turn; how many things were changed.
     fn turns(
         &self,
         sessions: &mut [Session<'_>],
         material: &mut Material,
         next: &Kept,
+        before: &turn::Before,
         record: &mut Record,
     ) -> Result<usize, EngineError> {
         let (run, context) = (self.run, self.run.context);
@@ -335,8 +400,8 @@ impl Upgrade<'_> {
                 }
                 record.set_turn(&host, Turn::Begun);
                 record::save(&context.state, record)?;
-                let proof = turn::Proof::Neighbours;
-                let goal = turn::Goal { tasks: &tasks, changes: &changes, installed: &next.installed, proof };
+                let (installed, proof) = (&next.installed, turn::Proof::Neighbours);
+                let goal = turn::Goal { tasks: &tasks, changes: &changes, installed, proof, before };
                 let done = turn::turn(run, sessions, place, material, &goal)?;
                 record.set_turn(&host, Turn::Done);
                 record::save(&context.state, record)?;
@@ -345,7 +410,7 @@ impl Upgrade<'_> {
         }
         // Proven once more over all of them, now that none is of the version before.
         lost::persist(run, sessions, &next.installed, lost::REBOOT, |sessions| {
-            verify::canary(run, sessions, material.authority.certificate())
+            before.prove_all(run, sessions, material, &next.installed)
         })?;
         Ok(done)
     }

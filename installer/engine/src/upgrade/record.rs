@@ -6,7 +6,7 @@ use crate::error::EngineError;
 use crate::events::now_rfc3339;
 use crate::files;
 use crate::state::{Installed, StateDir};
-use maxim_model::upgrade::{Phase, RECORD_FORMAT, Record, UpgradeStatus};
+use maxim_model::upgrade::{Phase, RECORD_FORMAT, Record, Turn, UpgradeStatus};
 
 const FILE: &str = "upgrade.json";
 
@@ -63,15 +63,57 @@ pub(crate) fn refuse_other_version(
     if let Some(record) = load(state)?
         && matches!(record.phase, Phase::Switching | Phase::RollingBack | Phase::Finalizing)
     {
-        return Err(EngineError::refused(
-            "install",
-            format!(
-                "an upgrade from {} to {} is under way since {}",
-                record.from.version, record.to.version, record.started_at
-            ),
-        )
-        .hint("complete it with `maxim.ctl upgrade`, or take it back with `maxim.ctl rollback`"));
+        return Err(under_way("install", &record)
+            .hint("complete it with `maxim.ctl upgrade`, or take it back with `maxim.ctl rollback`"));
     }
+    other_version(installed, delivery)
+}
+
+fn under_way(step: &str, record: &Record) -> EngineError {
+    let (from, to) = (&record.from.version, &record.to.version);
+    EngineError::refused(
+        step,
+        format!("an upgrade from {from} to {to} is under way since {}", record.started_at),
+    )
+}
+
+/// The same for the replacement of a host. A host that died for good keeps the way back from its end: it may be replaced
+/// once every other host runs the version before ([`end_rollback`]).
+pub(crate) fn refuse_replacement(
+    state: &StateDir,
+    installed: &Installed,
+    delivery: &Delivery,
+    dead: &str,
+) -> Result<(), EngineError> {
+    let Some(record) = load(state)?.filter(|record| record.phase == Phase::RollingBack) else {
+        return refuse_other_version(state, installed, delivery);
+    };
+    let behind = record
+        .hosts
+        .iter()
+        .find(|(host, turn)| host != dead && !matches!(turn, Turn::TakenBack | Turn::Waiting));
+    match behind {
+        Some((host, _)) => Err(under_way("host replace", &record).on(host).hint(
+            "this host is not taken back yet: run `maxim.ctl rollback` until all others are, then replace the dead one",
+        )),
+        None => other_version(installed, delivery),
+    }
+}
+
+/// Ends the way back where nothing but a dead host kept it open, once its replacement is approved: what failed is kept
+/// for `status`, and the version before is what is installed.
+pub(crate) fn end_rollback(state: &StateDir) -> Result<(), EngineError> {
+    let Some(mut record) = load(state)?.filter(|record| record.phase == Phase::RollingBack) else {
+        return Ok(());
+    };
+    if let Some(previous) = Kept::load(state, kept::PREVIOUS)? {
+        previous.save(state, kept::APPLIED)?;
+    }
+    record.phase = Phase::RolledBack;
+    save(state, &mut record)
+}
+
+fn other_version(installed: &Installed, delivery: &Delivery) -> Result<(), EngineError> {
     match delivery {
         Delivery::Bundle(bundle)
             if installed.generation > 0 && bundle.manifest().version != installed.version =>

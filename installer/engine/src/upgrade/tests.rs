@@ -1,7 +1,8 @@
 //! Whole upgrades on fake hosts: the order of things, what a failure leaves, what the next run completes.
 
-use super::{Upgrade, UpgradeOptions, UpgradeOutcome, back, kept, lost, order, record};
-use crate::actions::install::{InstallOptions, install_with};
+use super::turn::Before;
+use super::{Asked, Upgrade, UpgradeOptions, UpgradeOutcome, back, kept, lost, order, record};
+use crate::actions::install::{InstallOptions, InstallOutcome, install_with};
 use crate::context::{CancelFlag, Context};
 use crate::delivery::Delivery;
 use crate::error::{Class, EngineError};
@@ -23,7 +24,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
 
+mod edges;
+
 const HOSTS: [&str; 3] = ["a", "b", "c"];
+
+fn manifest() -> Manifest {
+    Manifest {
+        format: MANIFEST_FORMAT,
+        version: "0.2.0".into(),
+        architecture: String::new(),
+        lock_sha256: String::new(),
+        public_key: String::new(),
+        compatibility: Some(Compatibility {
+            upgrades_from: vec!["0.1".into()],
+            schema: SchemaRange { oldest: 1, expanded: 2, finalized: 3 },
+        }),
+        members: Vec::new(),
+    }
+}
 
 /// Two fake hosts with the IM core and one with the console, installed in version one.
 struct Scene {
@@ -85,19 +103,9 @@ impl Scene {
             record: record::load(&self.context.state).unwrap(),
             from: release("0.1.0"),
             to: release("0.2.0"),
-            manifest: Manifest {
-                format: MANIFEST_FORMAT,
-                version: "0.2.0".into(),
-                architecture: String::new(),
-                lock_sha256: String::new(),
-                public_key: String::new(),
-                compatibility: Some(Compatibility {
-                    upgrades_from: vec!["0.1".into()],
-                    schema: SchemaRange { oldest: 1, expanded: 2, finalized: 3 },
-                }),
-                members: Vec::new(),
-            },
+            manifest: manifest(),
             snapshot: String::new(),
+            asked: Asked::NotYet,
         };
         let mut material = Material::load(&run).unwrap();
         let mut sessions = connect::connect(&run).unwrap();
@@ -113,9 +121,32 @@ impl Scene {
         let mut sessions = connect::connect(&run).unwrap();
         connect::lock_hosts(&run, &mut sessions, "rollback").unwrap();
         let mut record = record::load(&self.context.state).unwrap().unwrap();
-        let done = back::take_back(&run, &mut sessions, &material, &mut record, true);
+        let installed = self.context.state.installed().unwrap().unwrap();
+        let before = Before::measure(&run, &mut sessions, &installed, |_| true);
+        let done = back::take_back(&run, &mut sessions, &material, &mut record, true, &before);
         connect::release(&mut sessions);
         done
+    }
+
+    fn install(&self) -> Result<InstallOutcome, EngineError> {
+        install_with(&self.run("install"), InstallOptions::default(), None)
+    }
+
+    /// The same hosts and state for a run after one that was cancelled.
+    fn again(&self) -> Self {
+        let cancel = CancelFlag::new();
+        let fleet = Fleet {
+            topology: self.fleet.topology.clone(),
+            hosts: self.fleet.hosts.clone(),
+            order: Arc::clone(&self.fleet.order),
+            cancel: cancel.clone(),
+        };
+        Self {
+            context: Context { cancel, ..self.context.clone() },
+            fleet: Arc::new(fleet),
+            bin: self.bin.clone(),
+            _folder: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn phase(&self) -> Phase {
@@ -220,19 +251,7 @@ fn an_interrupted_upgrade_is_completed_and_what_is_done_stays_untouched() {
     assert_eq!(refused.exit_code(), 5, "an install does not come between");
 
     let before = scene.fleet.order().len();
-    let cancel = CancelFlag::new();
-    let fleet = Fleet {
-        topology: scene.fleet.topology.clone(),
-        hosts: scene.fleet.hosts.clone(),
-        order: Arc::clone(&scene.fleet.order),
-        cancel: cancel.clone(),
-    };
-    let next = Scene {
-        context: Context { cancel, ..scene.context.clone() },
-        fleet: Arc::new(fleet),
-        bin: scene.bin.clone(),
-        _folder: tempfile::tempdir().unwrap(),
-    };
+    let next = scene.again();
     next.fleet.with("b", |state| state.cancels_at = None);
     assert!(next.upgrade().unwrap().applied);
     let order = next.order_since(before);

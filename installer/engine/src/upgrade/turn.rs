@@ -3,8 +3,13 @@
 //! The configuration is written while the old program still serves from what it has read. Then the IM core is drained:
 //! it takes nothing new, acknowledges what it took, tells its sessions to come back and ends; what awaits delivery is
 //! in the store. The services are switched and started in order, measured until they are well, and proven by messages
-//! through this host to itself, to the next and back.
+//! through this host to itself, to the next and back. From the drain until the host is well a Ctrl-C waits: it must not
+//! leave the IM core stopped.
+//!
+//! What a host was before counts ([`Before`]): a service that had restarted on its own may go on saying so, and with
+//! `--force upgrade.health` what was broken before need not be well afterwards.
 
+use super::HEALTH_CHECK;
 use crate::error::EngineError;
 use crate::events::millis;
 use crate::phases::plan::{self, Material};
@@ -21,7 +26,9 @@ use std::time::{Duration, Instant};
 /// The IM core ends within its own limit, which is shorter.
 const DRAIN_SECONDS: u64 = 60;
 /// Services that were started are well within this, or something is wrong.
-const WELL: Duration = Duration::from_mins(1);
+const WELL: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_mins(1) };
+/// What was broken before may be well with the new version: it is given this to come up.
+const STARTING: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(15) };
 /// A message through a host takes milliseconds. Two tries: a single lost connection takes no working server back.
 const CANARY_SECONDS: u64 = 8;
 const CANARY_TRIES: usize = 2;
@@ -42,6 +49,119 @@ pub(super) struct Goal<'a> {
     pub changes: &'a [Change],
     pub installed: &'a Installed,
     pub proof: Proof,
+    pub before: &'a Before,
+}
+
+/// Components that were not well before anything was switched.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// `(host, component)` of those that had restarted on their own.
+    restarted: Vec<(String, String)>,
+    /// Of those that were broken, when it was said that this may be (`--force upgrade.health`).
+    excused: Vec<(String, String)>,
+}
+
+impl Before {
+    /// Measures every host by the agents that hold the locks. `untouched`: whether the turn of a host has not begun;
+    /// what one that was in the middle of it has lost is not excused.
+    pub fn measure(
+        run: &Run<'_>,
+        sessions: &mut [Session<'_>],
+        installed: &Installed,
+        untouched: impl Fn(&str) -> bool,
+    ) -> Self {
+        let found = measure::components(run, sessions, installed, true);
+        // A host that is lost is found out in its turn.
+        for session in sessions.iter_mut().filter(|session| session.writer.is_some()) {
+            session.error = None;
+        }
+        let forced = run.context.force.iter().any(|id| id == HEALTH_CHECK);
+        let mut before = Self::default();
+        for one in found {
+            let name = (one.host, one.component);
+            match one.health {
+                Health::Well => {}
+                Health::Attention if one.restarts > 0 => before.restarted.push(name),
+                Health::Attention => {}
+                _ if forced && untouched(&name.0) => before.excused.push(name),
+                _ => {}
+            }
+        }
+        before
+    }
+
+    fn has(list: &[(String, String)], one: &ComponentStatus) -> bool {
+        list.iter().any(|(host, component)| *host == one.host && *component == one.component)
+    }
+
+    /// Whether a component is as well as it must be after a turn, in the version that is wanted.
+    fn suffices(&self, one: &ComponentStatus) -> bool {
+        let right = one.wanted.is_empty() || one.running == one.wanted;
+        match one.health {
+            Health::Well if right => true,
+            // In the wanted version nothing but restarts asks for attention.
+            Health::Attention if right => Self::has(&self.restarted, one) || Self::has(&self.excused, one),
+            _ => Self::has(&self.excused, one),
+        }
+    }
+
+    /// Hosts whose IM core was broken before and still is: no message can be asked of them.
+    fn silent(
+        &self,
+        run: &Run<'_>,
+        sessions: &mut [Session<'_>],
+        installed: &Installed,
+    ) -> Result<Vec<String>, EngineError> {
+        let im = Role::Im.name();
+        let mut silent = Vec::new();
+        for session in sessions.iter_mut() {
+            let host = session.host.name.clone();
+            if !self.excused.iter().any(|(other, component)| *other == host && component == im) {
+                continue;
+            }
+            let found = measure::components(run, std::slice::from_mut(session), installed, true);
+            if let Some(error) = session.error.take() {
+                return Err(error);
+            }
+            if found.iter().any(|one| {
+                one.component == im
+                    && matches!(one.health, Health::Broken | Health::Unknown | Health::Working)
+            }) {
+                silent.push(host);
+            }
+        }
+        Ok(silent)
+    }
+
+    /// Proves all hosts together by messages from each IM host to the next one.
+    pub fn prove_all(
+        &self,
+        run: &Run<'_>,
+        sessions: &mut [Session<'_>],
+        material: &Material,
+        installed: &Installed,
+    ) -> Result<(), EngineError> {
+        let authority = material.authority.certificate();
+        let silent = self.silent(run, sessions, installed)?;
+        if silent.is_empty() {
+            return verify::canary(run, sessions, authority);
+        }
+        let speaking: Vec<usize> = im_places(sessions)
+            .into_iter()
+            .enumerate()
+            .filter(|(_, place)| !silent.contains(&sessions[*place].host.name))
+            .map(|(number, _)| number)
+            .collect();
+        let count = speaking.len();
+        let ways: Vec<(usize, usize)> =
+            (0..count).map(|from| (speaking[from], speaking[(from + 1) % count])).collect();
+        verify::canary_between(run, sessions, authority, &ways, CANARY_SECONDS)
+    }
+}
+
+/// Places of the sessions with the IM core.
+fn im_places(sessions: &[Session<'_>]) -> Vec<usize> {
+    (0..sessions.len()).filter(|place| sessions[*place].host.roles.contains(&Role::Im)).collect()
 }
 
 /// What the tasks of a host would change now.
@@ -67,7 +187,7 @@ pub(super) fn turn(
     material: &Material,
     goal: &Goal<'_>,
 ) -> Result<usize, EngineError> {
-    let &Goal { tasks, changes, installed, proof } = goal;
+    let &Goal { tasks, changes, installed, proof, before } = goal;
     let begun = Instant::now();
     let host = sessions[place].host.name.clone();
     let mut done = 0;
@@ -75,23 +195,26 @@ pub(super) fn turn(
         done +=
             part(run, &mut sessions[place], tasks, changes, material, |task| task.stage == Stage::Prepare)?;
         let away = Instant::now();
+        // Until what is stopped from here on runs again.
+        let held = run.context.cancel.hold();
         let drained = switches_im(tasks, changes);
         if drained {
             drain(run, &mut sessions[place])?;
         }
         done +=
             part(run, &mut sessions[place], tasks, changes, material, |task| task.stage != Stage::Prepare)?;
-        well(run, &mut sessions[place], installed)?;
+        well(run, &mut sessions[place], installed, before)?;
+        drop(held);
         if drained {
             let message = format!("the IM core was away for {} ms", millis(away));
             run.emitter.note(&host, "switch", message);
         }
     } else {
-        well(run, &mut sessions[place], installed)?;
+        well(run, &mut sessions[place], installed, before)?;
     }
-    prove(run, sessions, place, material, proof)?;
+    prove(run, sessions, place, material, goal)?;
     if proof == Proof::Neighbours {
-        bring_supervisor_up(run, &mut sessions[place], installed)?;
+        bring_supervisor_up(run, &mut sessions[place], installed, before)?;
     }
     run.emitter.note(&host, "switch", format!("runs {}, proven by messages", installed.version));
     run.emitter.record("switch", &host, millis(begun));
@@ -152,10 +275,13 @@ pub(super) fn bring_supervisor_up(
     run: &Run<'_>,
     session: &mut Session<'_>,
     installed: &Installed,
+    before: &Before,
 ) -> Result<(), EngineError> {
     if run.root().is_none() {
         return Ok(());
     }
+    run.context.cancel.check("supervisor")?;
+    let held = run.context.cancel.hold();
     let host = session.host.name.clone();
     let begun = Instant::now();
     let agent = session
@@ -169,21 +295,42 @@ pub(super) fn bring_supervisor_up(
         deadline_seconds: DRAIN_SECONDS,
     };
     agent.request("supervisor", &request, Duration::from_secs(2 * DRAIN_SECONDS), |_| {})?;
-    well(run, session, installed)?;
+    well(run, session, installed, before)?;
+    drop(held);
     run.emitter.note(&host, "supervisor", format!("the supervisor is of this version, {} ms", millis(begun)));
     Ok(())
 }
 
-/// Waits until every component of a host is measured to be well, in the version that is wanted.
-fn well(run: &Run<'_>, session: &mut Session<'_>, installed: &Installed) -> Result<(), EngineError> {
+/// Waits until every component of a host is measured to be as well as it must be, in the version that is wanted.
+fn well(
+    run: &Run<'_>,
+    session: &mut Session<'_>,
+    installed: &Installed,
+    before: &Before,
+) -> Result<(), EngineError> {
     let until = Instant::now() + WELL;
+    let excused_from = Instant::now() + STARTING;
     let host = session.host.name.clone();
     loop {
         let found = measure::components(run, std::slice::from_mut(session), installed, true);
         if let Some(error) = session.error.take() {
             return Err(error);
         }
-        let Some(ill) = found.iter().find(|one| !is_well(one)) else { return Ok(()) };
+        let ill = found.iter().find(|one| !before.suffices(one));
+        if ill.is_none()
+            && found.iter().any(|one| !matches!(one.health, Health::Well | Health::Attention))
+            && Instant::now() < excused_from
+        {
+            std::thread::sleep(SLICE);
+            continue;
+        }
+        let Some(ill) = ill else {
+            for one in found.iter().filter(|one| one.health != Health::Well) {
+                let what = format!("{}: {}", one.component, one.detail);
+                run.emitter.warn(&host, "health", what, "it was so before, and is not blamed on the upgrade");
+            }
+            return Ok(());
+        };
         run.context.cancel.check("health")?;
         if Instant::now() > until {
             return Err(EngineError::failed("health", format!("{}: {}", ill.component, ill.detail))
@@ -194,10 +341,6 @@ fn well(run: &Run<'_>, session: &mut Session<'_>, installed: &Installed) -> Resu
     }
 }
 
-fn is_well(one: &ComponentStatus) -> bool {
-    one.health == Health::Well && (one.wanted.is_empty() || one.running == one.wanted)
-}
-
 /// Proves the host by messages: through itself, to the next IM host and back. A host of stores is proven by messages
 /// through every IM host.
 fn prove(
@@ -205,13 +348,19 @@ fn prove(
     sessions: &mut [Session<'_>],
     place: usize,
     material: &Material,
-    proof: Proof,
+    goal: &Goal<'_>,
 ) -> Result<(), EngineError> {
-    let im: Vec<usize> =
-        (0..sessions.len()).filter(|place| sessions[*place].host.roles.contains(&Role::Im)).collect();
+    let &Goal { installed, proof, before, .. } = goal;
+    let silent = before.silent(run, sessions, installed)?;
+    // Each with its number among all IM hosts.
+    let im: Vec<(usize, usize)> = im_places(sessions)
+        .into_iter()
+        .enumerate()
+        .filter(|(_, place)| !silent.contains(&sessions[*place].host.name))
+        .collect();
     let roles = &sessions[place].host.roles;
     let stores = roles.iter().any(|role| role.stage() == Stage::Store);
-    let own = im.iter().position(|other| *other == place);
+    let own = im.iter().position(|(_, other)| *other == place);
     let count = im.len();
     let ways: Vec<(usize, usize)> = match own {
         Some(own) if proof == Proof::Itself => vec![(own, own)],
@@ -221,6 +370,7 @@ fn prove(
         Some(own) => vec![(own, own)],
         None => return Ok(()),
     };
+    let ways: Vec<(usize, usize)> = ways.into_iter().map(|(from, to)| (im[from].0, im[to].0)).collect();
     let authority = material.authority.certificate();
     let mut tries = CANARY_TRIES;
     loop {
