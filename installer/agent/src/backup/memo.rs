@@ -6,10 +6,11 @@
 //! than this did, a lock of it may be left, which keeps every tool from checking the repository: it must be looked for
 //! before the note may say that all is well.
 
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::files::{Ownership, write_atomic};
 use maxim_model::backup::RepositoryAccess;
 use ring::digest::{SHA256, digest};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -65,6 +66,7 @@ impl Memo {
 
     /// Somebody begins to change it; whether it was settled.
     pub fn busy(&self) -> Result<bool> {
+        let _alone = self.alone()?;
         match self.read() {
             Some((id, state)) if state == SETTLED => self.write(&id, &self.agent).map(|()| true),
             _ => Ok(false),
@@ -79,6 +81,7 @@ impl Memo {
 
     /// All who changed it have ended well, and no lock is left.
     pub fn settle(&self) -> Result<()> {
+        let _alone = self.alone()?;
         match self.read() {
             Some((id, state)) if state != SETTLED => self.write(&id, SETTLED),
             _ => Ok(()),
@@ -87,7 +90,25 @@ impl Memo {
 
     /// It was opened, locks were taken away, and somebody begins to change it.
     pub fn opened(&self, id: &str) -> Result<()> {
+        let _alone = self.alone()?;
         self.write(id, &self.agent)
+    }
+
+    /// Parts of a set are stored at the same time, each by an agent of its own: one of them at a time reads and writes the
+    /// note, which takes a moment.
+    fn alone(&self) -> Result<File> {
+        let path = self.path.with_extension("lock");
+        if let Some(folder) = path.parent() {
+            crate::backup::private(folder)?;
+        }
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(Failure::file("open", &path))?;
+        lock.lock().map_err(Failure::file("lock", &path))?;
+        Ok(lock)
     }
 
     fn write(&self, id: &str, state: &str) -> Result<()> {
@@ -140,6 +161,25 @@ pub mod tests {
         assert!(!one.busy().unwrap());
         assert_eq!(one.settled(), None);
         assert_eq!(one.known().as_deref(), Some("12ab"));
+    }
+
+    #[test]
+    fn agents_that_store_parts_at_the_same_time_write_one_after_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        memo(folder.path(), "/a", "key", "one").opened("12ab").unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let folder = folder.path();
+                scope.spawn(move || {
+                    let mine = memo(folder, "/a", "key", &format!("agent-{number}"));
+                    for _ in 0..20 {
+                        mine.settle().unwrap();
+                        mine.busy().unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(memo(folder.path(), "/a", "key", "one").known().as_deref(), Some("12ab"));
     }
 
     #[test]
