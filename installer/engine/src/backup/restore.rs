@@ -280,7 +280,10 @@ fn refuse_to_overwrite(options: &RestoreOptions, preview: &RestorePreview) -> Re
 pub(super) fn in_words(overwrites: &[Overwrite]) -> String {
     let what: Vec<String> = overwrites
         .iter()
-        .map(|one| format!("{} on {} ({} bytes, about {} rows)", one.part, one.host, one.bytes, one.rows))
+        .map(|one| {
+            let rows = if one.rows > 0 { format!(", about {} rows", one.rows) } else { String::new() };
+            format!("{} on {} ({} bytes{rows})", one.part, one.host, one.bytes)
+        })
         .collect();
     what.join(", ")
 }
