@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use im_proto::Address;
 use im_store::live::{Live, LiveError};
-use im_store::{Archive as _, Housekeeping as _, Store, StoreError};
+use im_store::{Archive as _, Housekeeping as _, Offline as _, Store, StoreError};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
@@ -416,6 +416,9 @@ async fn housekeeping(core: Arc<Core>) {
     }
 }
 
+/// What clients have confirmed is written within this, also when the sessions took all the time of a drain.
+const SETTLING: Duration = Duration::from_secs(2);
+
 /// Takes no new sessions, and ends those there are with what they still have to do, within a deadline.
 pub async fn drain(core: &Arc<Core>, deadline: Duration) {
     core.draining.store(true, Ordering::Relaxed);
@@ -427,6 +430,14 @@ pub async fn drain(core: &Arc<Core>, deadline: Duration) {
     let busy = || !core.users.all_sessions().is_empty() || core.has_unfinished_work();
     while busy() && Instant::now() < until {
         look.tick().await;
+    }
+    // Other nodes ask this one what its clients have confirmed for as long as it is there: once it has gone, marks that
+    // are left would hand those messages out again.
+    let rest = until.saturating_duration_since(Instant::now()).max(SETTLING);
+    match tokio::time::timeout(rest, core.store.settle()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => core.report("cannot write what clients have confirmed", &error),
+        Err(_) => tracing::warn!("what clients have confirmed was not written within {rest:?}"),
     }
 }
 

@@ -64,20 +64,28 @@ impl Services {
         let sql = format!(
             "CREATE DATABASE maxim; CREATE USER maxim@localhost IDENTIFIED BY '{PASSWORD}'; GRANT ALL ON maxim.* TO maxim@localhost;"
         );
-        let socket = format!("--socket={}/db.sock", services.folder.display());
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !Command::new("mariadb")
-            .args(["--no-defaults", "--user=root", &socket, "-e", &sql])
-            .stderr(Stdio::null())
-            .status()
-            .unwrap()
-            .success()
-        {
+        while !services.client(&sql).stderr(Stdio::null()).status().unwrap().success() {
             assert!(Instant::now() < deadline, "MariaDB does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
         fs::write(services.folder.join("password"), PASSWORD).unwrap();
         services
+    }
+
+    /// The client of MariaDB with a statement of its administrator.
+    fn client(&self, sql: &str) -> Command {
+        let mut command = Command::new("mariadb");
+        let socket = format!("--socket={}/db.sock", self.folder.display());
+        command.args(["--no-defaults", "--user=root", "--skip-column-names", &socket, "-e", sql]);
+        command
+    }
+
+    /// What MariaDB answers its administrator.
+    pub fn sql(&self, sql: &str) -> String {
+        let output = self.client(sql).output().unwrap();
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     fn wait_for(&self, socket: &str) {
