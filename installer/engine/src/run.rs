@@ -48,6 +48,8 @@ pub(crate) struct Session<'a> {
     pub writer: Option<Agent>,
     pub facts: Facts,
     pub error: Option<EngineError>,
+    /// Nobody answers there, and the run goes on without it.
+    pub absent: bool,
     /// How far the host's clock is from this one's, at least; 0 when it may be the same.
     pub clock_offset_nanos: i128,
 }
@@ -194,6 +196,7 @@ impl<'a> Session<'a> {
             writer: None,
             facts: Facts::default(),
             error: None,
+            absent: false,
             clock_offset_nanos: 0,
         }
     }

@@ -57,6 +57,11 @@ pub(crate) fn errors(sessions: &mut [Session<'_>]) -> Option<EngineError> {
     EngineError::join(sessions.iter_mut().filter_map(|session| session.error.take()).collect())
 }
 
+/// Whether nobody answers at the host's address: switched off, cut off, or gone for good.
+pub(crate) fn is_unreached(error: &EngineError) -> bool {
+    ["access.unreachable", "access.refused"].contains(&error.step.as_str())
+}
+
 /// What was refused before a host could be reached. A bundle whose program is broken is no fault of the hosts that it
 /// could not be sent to.
 pub(crate) fn refused(sessions: &[Session<'_>]) -> Option<EngineError> {
@@ -64,8 +69,8 @@ pub(crate) fn refused(sessions: &[Session<'_>]) -> Option<EngineError> {
     EngineError::join(errors.filter(|error| error.class == Class::Refused).cloned().collect())
 }
 
-/// Starts the agents that may change things, and takes the lock of every host. On any failure the locks that were
-/// taken are released again, because every agent ends.
+/// Starts the agents that may change things, and takes the lock of every host that is not absent. On any failure the
+/// locks that were taken are released again, because every agent ends.
 pub(crate) fn lock_hosts(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
@@ -73,7 +78,8 @@ pub(crate) fn lock_hosts(
 ) -> Result<(), EngineError> {
     let owner = state::owner(action);
     let errors = run.emitter.phase("lock", || {
-        fleet::for_each(sessions.iter_mut(), run.context.concurrency, |session| {
+        let present = sessions.iter_mut().filter(|session| !session.absent);
+        fleet::for_each(present, run.context.concurrency, |session| {
             let begun = Instant::now();
             let host = session.host.name.clone();
             let locked = lock_host(run, session, &owner);

@@ -127,7 +127,7 @@ pub(crate) fn read_password(path: &str) -> Result<Secret, EngineError> {
     Ok(Secret::new(text.lines().next().unwrap_or_default()))
 }
 
-/// Asks every agent what its tasks would change. `writer`: ask the agents that hold the locks.
+/// Asks every agent what its tasks would change; one of an absent host is not asked. `writer`: ask the agents that hold the locks.
 pub(crate) fn check(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
@@ -141,6 +141,7 @@ pub(crate) fn check(
             let agent = if writer { session.writer.as_mut() } else { session.reader.as_mut() };
             let changes = match agent {
                 Some(agent) => check_host(run, agent, tasks),
+                None if session.absent => Ok(Vec::new()),
                 None => Err(EngineError::failed("plan", "the host is not connected").on(host)),
             };
             run.emitter.record("plan", host, millis(begun));

@@ -8,7 +8,7 @@ use super::ReplaceOptions;
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::phases::probe::{DiskProbe, query};
-use crate::phases::services;
+use crate::phases::{connect, services};
 use crate::remote::{Connected, Mode};
 use crate::run::Run;
 use maxim_model::topology::{Connection, Host};
@@ -18,8 +18,6 @@ use std::time::Duration;
 const FACTS: Duration = Duration::from_secs(30);
 /// The step of the error of a host that shows another key than the pinned one.
 pub(super) const OTHER_KEY: &str = "access.host_key_changed";
-/// Errors of connecting that a dead host gives, or another machine in its place.
-const DEAD: [&str; 3] = ["access.unreachable", "access.refused", OTHER_KEY];
 
 /// Refuses a host that is alive, unless that was said; then its services are stopped.
 pub(super) fn require(context: &Context, old: &Host, options: &ReplaceOptions) -> Result<(), EngineError> {
@@ -36,7 +34,7 @@ pub(super) fn require(context: &Context, old: &Host, options: &ReplaceOptions) -
     };
     let mut connected = match run.connect(old) {
         Ok(connected) => connected,
-        Err(error) if DEAD.contains(&error.step.as_str()) => {
+        Err(error) if connect::is_unreached(&error) || error.step == OTHER_KEY => {
             run.emitter.note(&old.name, "host replace", format!("counts as dead: {}", error.cause));
             return Ok(());
         }

@@ -53,28 +53,33 @@ pub fn rollback(context: &Context, options: RollbackOptions) -> Result<RollbackO
     require_installed(context, "rollback")?;
     crate::replace::refuse_in_the_middle(&context.state, "rollback")?;
     refuse_where_there_is_no_way_back(record::load(&context.state)?.as_ref())?;
-    let run = Run::begin(context, "rollback", !options.dry_run)?;
+    rollback_with(&Run::begin(context, "rollback", !options.dry_run)?, options)
+}
+
+/// The same in a run that exists.
+pub(super) fn rollback_with(run: &Run<'_>, options: RollbackOptions) -> Result<RollbackOutcome, EngineError> {
+    let context = run.context;
     let _control = if options.dry_run { None } else { Some(context.state.lock(&state::owner("rollback"))?) };
     let mut record = refuse_where_there_is_no_way_back(record::load(&context.state)?.as_ref())?;
-    let mut material = Material::load(&run)?;
-    let mut sessions = connect::connect(&run)?;
+    let mut material = Material::load(run)?;
+    let mut sessions = connect::connect(run)?;
     let outcome = (|| {
-        probe::probe(&run, &mut sessions, DiskProbe::No);
-        if let Some(error) = connect::errors(&mut sessions) {
-            return Err(error);
-        }
+        probe::probe(run, &mut sessions, DiskProbe::No);
+        go_on_without_the_dead(run, &mut sessions, &record)?;
         if !options.dry_run {
-            connect::lock_hosts(&run, &mut sessions, "rollback")?;
+            connect::lock_hosts(run, &mut sessions, "rollback")?;
         }
         if record.phase == Phase::Switched {
             refuse_when_changed_since(context, &record)?;
         }
         let previous = previous(context, &record)?;
-        let tasks: Vec<Vec<Task>> =
-            sessions.iter().map(|session| previous.tasks_of(&session.host.name)).collect::<Result<_, _>>()?;
-        let changes = plan::check(&run, &mut sessions, &tasks, !options.dry_run)?;
+        let of_host = |session: &Session<'_>| {
+            if session.absent { Ok(Vec::new()) } else { previous.tasks_of(&session.host.name) }
+        };
+        let tasks: Vec<Vec<Task>> = sessions.iter().map(of_host).collect::<Result<_, _>>()?;
+        let changes = plan::check(run, &mut sessions, &tasks, !options.dry_run)?;
         let key = material.secrets.get_or_make("plan_key");
-        let made = plan::assemble(&run, &sessions, &tasks, &changes, &key)?;
+        let made = plan::assemble(run, &sessions, &tasks, &changes, &key)?;
         let mut outcome = RollbackOutcome {
             from: record.to.version.clone(),
             to: record.from.version.clone(),
@@ -88,17 +93,44 @@ pub fn rollback(context: &Context, options: RollbackOptions) -> Result<RollbackO
             outcome.timings = run.emitter.timings();
             return Ok(outcome);
         }
-        let before = turn::Before::measure(&run, &mut sessions, &previous.installed, |_| true);
+        let before = turn::Before::measure(run, &mut sessions, &previous.installed, |_| true);
         outcome.changes = run
             .emitter
-            .phase("rollback", || take_back(&run, &mut sessions, &material, &mut record, true, &before))?;
-        outcome.components = measure::components(&run, &mut sessions, &previous.installed, true);
+            .phase("rollback", || take_back(run, &mut sessions, &material, &mut record, true, &before))?;
+        outcome.components = measure::components(run, &mut sessions, &previous.installed, true);
         outcome.applied = true;
         outcome.timings = run.emitter.timings();
         Ok(outcome)
     })();
     connect::release(&mut sessions);
     outcome
+}
+
+/// Hosts that nobody answers at are absent from here on when an upgrade was broken off with them: the others do not wait
+/// for a host that may be gone for good. Once every host runs one version there is no such haste, and none is left out.
+fn go_on_without_the_dead(
+    run: &Run<'_>,
+    sessions: &mut [Session<'_>],
+    record: &Record,
+) -> Result<(), EngineError> {
+    let is_dead = |session: &Session<'_>| session.error.as_ref().is_some_and(connect::is_unreached);
+    let broken_off = matches!(record.phase, Phase::Switching | Phase::RollingBack);
+    if broken_off && !sessions.iter().all(is_dead) {
+        for session in sessions.iter_mut().filter(|session| is_dead(session)) {
+            session.absent = true;
+            let cause = session.error.take().map(|error| error.cause).unwrap_or_default();
+            run.emitter.warn(&session.host.name, "connect", cause, "the others are taken back without it");
+        }
+    }
+    connect::errors(sessions).map_or(Ok(()), Err)
+}
+
+/// What to do about a host that could not be taken back.
+fn when_it_is_back(record: &Record) -> String {
+    format!(
+        "when the hosts can be reached, run `maxim.ctl rollback`; it goes on where this stopped. A host that is gone for good: `maxim.ctl host replace HOST ADDRESS` with the bundle of version {}",
+        record.from.version
+    )
 }
 
 fn refuse_where_there_is_no_way_back(record: Option<&Record>) -> Result<Record, EngineError> {
@@ -196,11 +228,8 @@ pub(super) fn after_failure(
         }
         Err(other) => {
             error.cause = format!("{}; and the way back is not complete", failure.cause);
-            let hint = format!(
-                "when the hosts can be reached, run `maxim.ctl rollback`; it goes on where this stopped. A host that is gone for good: `maxim.ctl host replace HOST ADDRESS` with the bundle of version {}",
-                record.from.version
-            );
-            EngineError::join(vec![error.hint(hint), other]).unwrap_or_else(|| failure.clone())
+            EngineError::join(vec![error.hint(when_it_is_back(record)), other])
+                .unwrap_or_else(|| failure.clone())
         }
     }
 }
@@ -255,6 +284,11 @@ pub(super) fn take_back(
     for place in order(&context.topology).into_iter().rev() {
         let host = context.topology.hosts[place].name.clone();
         if !all && record.turn(&host) == Turn::Waiting {
+            continue;
+        }
+        if sessions[place].absent {
+            let error = EngineError::failed("rollback", "nobody answers there, so it was not taken back");
+            errors.push(error.on(&host).hint(when_it_is_back(record)));
             continue;
         }
         let taken = lost::persist(run, sessions, &previous.installed, lost::SHORT, |sessions| {

@@ -53,7 +53,8 @@ pub(super) fn is_over(error: &EngineError) -> bool {
     error.class == Class::Interrupted || error.step == state::copy::STALE
 }
 
-/// Connects again to those that do not answer any more. False: all answer, or one did not come back.
+/// Connects again to those that do not answer any more, apart from those that never did. False: all answer, or one did
+/// not come back.
 fn are_back(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
@@ -61,7 +62,9 @@ fn are_back(
     patience: Duration,
     error: &EngineError,
 ) -> Result<bool, EngineError> {
-    let lost: Vec<usize> = (0..sessions.len()).filter(|place| !answers(&mut sessions[*place])).collect();
+    let lost: Vec<usize> = (0..sessions.len())
+        .filter(|place| !sessions[*place].absent && !answers(&mut sessions[*place]))
+        .collect();
     if lost.is_empty() {
         return Ok(false);
     }

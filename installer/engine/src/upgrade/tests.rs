@@ -1,7 +1,8 @@
 //! Whole upgrades on fake hosts: the order of things, what a failure leaves, what the next run completes.
 
-use super::turn::Before;
-use super::{Asked, Upgrade, UpgradeOptions, UpgradeOutcome, back, kept, lost, order, record};
+use super::{
+    Asked, RollbackOptions, Upgrade, UpgradeOptions, UpgradeOutcome, back, kept, lost, order, record,
+};
 use crate::actions::install::{InstallOptions, InstallOutcome, install_with};
 use crate::context::{CancelFlag, Context};
 use crate::delivery::Delivery;
@@ -114,18 +115,9 @@ impl Scene {
         outcome
     }
 
-    /// What `rollback` does once it has its hosts.
+    /// How much a whole rollback has changed.
     fn rollback(&self) -> Result<usize, EngineError> {
-        let run = self.run("rollback");
-        let material = Material::load(&run).unwrap();
-        let mut sessions = connect::connect(&run).unwrap();
-        connect::lock_hosts(&run, &mut sessions, "rollback").unwrap();
-        let mut record = record::load(&self.context.state).unwrap().unwrap();
-        let installed = self.context.state.installed().unwrap().unwrap();
-        let before = Before::measure(&run, &mut sessions, &installed, |_| true);
-        let done = back::take_back(&run, &mut sessions, &material, &mut record, true, &before);
-        connect::release(&mut sessions);
-        done
+        back::rollback_with(&self.run("rollback"), RollbackOptions::default()).map(|outcome| outcome.changes)
     }
 
     fn install(&self) -> Result<InstallOutcome, EngineError> {

@@ -57,7 +57,8 @@ pub(super) struct Goal<'a> {
 pub(super) struct Before {
     /// `(host, component)` of those that had restarted on their own.
     restarted: Vec<(String, String)>,
-    /// Of those that were broken, when it was said that this may be (`--force upgrade.health`).
+    /// Of those that were broken, when it was said that this may be (`--force upgrade.health`), or when a host with
+    /// their stores is absent.
     excused: Vec<(String, String)>,
 }
 
@@ -72,10 +73,13 @@ impl Before {
     ) -> Self {
         let found = measure::components(run, sessions, installed, true);
         // A host that is lost is found out in its turn.
-        for session in sessions.iter_mut().filter(|session| session.writer.is_some()) {
+        for session in sessions.iter_mut().filter(|session| session.writer.is_some() || session.absent) {
             session.error = None;
         }
-        let forced = run.context.force.iter().any(|id| id == HEALTH_CHECK);
+        let stores =
+            |session: &Session<'_>| session.host.roles.iter().any(|role| role.stage() == Stage::Store);
+        let forced = run.context.force.iter().any(|id| id == HEALTH_CHECK)
+            || sessions.iter().any(|session| session.absent && stores(session));
         let mut before = Self::default();
         for one in found {
             let name = (one.host, one.component);
@@ -105,7 +109,7 @@ impl Before {
         }
     }
 
-    /// Hosts whose IM core was broken before and still is: no message can be asked of them.
+    /// Hosts that are absent, or whose IM core was broken before and still is: no message can be asked of them.
     fn silent(
         &self,
         run: &Run<'_>,
@@ -116,6 +120,10 @@ impl Before {
         let mut silent = Vec::new();
         for session in sessions.iter_mut() {
             let host = session.host.name.clone();
+            if session.absent {
+                silent.push(host);
+                continue;
+            }
             if !self.excused.iter().any(|(other, component)| *other == host && component == im) {
                 continue;
             }

@@ -8,6 +8,7 @@ use crate::error::{Class, EngineError};
 use crate::state::Installed;
 use crate::upgrade::passes::{Snapshot, passes};
 use crate::upgrade::{UpgradeOptions, UpgradeOutcome, back, kept, record, refuse_other_program};
+use maxim_model::names::Role;
 use maxim_model::plan::Plan;
 use maxim_model::task::{Task, TaskKind};
 use maxim_model::upgrade::{Phase, Turn};
@@ -225,6 +226,60 @@ fn a_host_that_died_for_good_may_be_replaced_once_all_others_are_taken_back() {
     assert_eq!(record.phase, Phase::RolledBack);
     assert!(!record.failure.is_empty(), "why is kept");
     record::refuse_other_version(state, &installed, &Delivery::None).unwrap();
+}
+
+#[test]
+fn a_rollback_does_not_wait_for_a_host_that_died_while_an_upgrade_was_broken_off() {
+    let scene = Scene::installed();
+    let before = scene.applied();
+    scene.programs("two");
+    let cancel = scene.context.cancel.clone();
+    scene.fleet.with("b", |state| state.cancels_at = Some(("im/service".into(), cancel)));
+    assert_eq!(scene.upgrade().unwrap_err().class, Class::Interrupted);
+    assert_eq!(scene.phase(), Phase::Switching);
+    let next = scene.again();
+    next.fleet.with("b", |state| (state.cancels_at, state.unreachable) = (None, true));
+    let error = next.rollback().unwrap_err();
+    assert_eq!((error.host.as_str(), error.exit_code()), ("b", 1));
+    assert!(error.hint.contains("host replace") && error.others.is_empty(), "{error:?}");
+    let now = next.applied();
+    assert_eq!((&now[0], &now[2]), (&before[0], &before[2]), "the others are what they were");
+    assert_ne!(now[1], before[1]);
+    let state = &next.context.state;
+    let installed = state.installed().unwrap().unwrap();
+    record::refuse_replacement(state, &installed, &Delivery::None, "b").unwrap();
+    // It is back: the same command takes it back too.
+    next.fleet.with("b", |state| state.unreachable = false);
+    assert!(next.rollback().unwrap() > 0);
+    assert_eq!((next.applied(), next.phase()), (before, Phase::RolledBack));
+    // When all hosts run one version, nobody is left behind.
+    next.programs("two");
+    assert!(next.upgrade().unwrap().applied);
+    next.fleet.with("b", |state| state.unreachable = true);
+    let mutations = next.fleet.mutations();
+    assert_eq!(next.rollback().unwrap_err().exit_code(), 3);
+    assert_eq!((next.phase(), next.fleet.mutations()), (Phase::Switched, mutations));
+}
+
+#[test]
+fn programs_go_back_though_the_host_of_their_stores_died_with_the_upgrade() {
+    let scene = Scene::installed();
+    scene.programs("two");
+    let cancel = scene.context.cancel.clone();
+    scene.fleet.with("b", |state| state.cancels_at = Some(("im/service".into(), cancel)));
+    assert_eq!(scene.upgrade().unwrap_err().class, Class::Interrupted);
+    let mut next = scene.again();
+    next.context.topology.hosts[2].roles = vec![Role::Mariadb];
+    next.fleet.with("c", |state| state.unreachable = true);
+    for host in ["a", "b"] {
+        next.fleet.with(host, |state| (state.cancels_at, state.down) = (None, vec!["maxim-im".into()]));
+    }
+    let error = next.rollback().unwrap_err();
+    assert!(error.host == "c" && error.others.is_empty(), "{error:?}");
+    let record = record::load(&next.context.state).unwrap().unwrap();
+    assert_eq!((record.turn("a"), record.turn("b")), (Turn::TakenBack, Turn::TakenBack));
+    let installed = next.context.state.installed().unwrap().unwrap();
+    record::refuse_replacement(&next.context.state, &installed, &Delivery::None, "c").unwrap();
 }
 
 #[test]
