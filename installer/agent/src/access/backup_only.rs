@@ -1,13 +1,13 @@
 //! What an agent answers that was started for backups by a schedule (`agent --backup-only`).
 //!
 //! Its folders come from the line in `authorized_keys`, never from who asks. Databases and uploads can be read, and hidden
-//! accounts for a canary made and removed. Nothing is loaded into a server: a dump is SQL that its administrator
-//! executes, and for `psql` commands of the shell, so who may load one is root. A drill of a database on another host is
-//! therefore run from a control host.
+//! accounts for a canary made and removed. Nothing is put in the place of what serves. A dump is SQL that the server's
+//! administrator executes, and for `psql` commands of the shell, so who may load any is root: for a drill, one that this
+//! host has made itself is loaded into the drill's own database, and nothing else.
 
 use crate::error::Result;
 use crate::scope::Scope;
-use maxim_model::backup::wire::{BackupRequest, Source};
+use maxim_model::backup::wire::{BackupRequest, DRILL, NOTES, Source};
 use maxim_model::names::Role;
 use maxim_model::wire::Request;
 
@@ -52,16 +52,17 @@ impl Folders {
 
     fn allow_backup(&self, request: &BackupRequest) -> bool {
         match request {
-            BackupRequest::Measure { source } | BackupRequest::Send { source } => {
-                is_database(source)
-                    || matches!(source, Source::Tree { path, .. } if *path == format!("{}/im/uploads", self.data))
+            BackupRequest::Measure { source } => {
+                self.is_read(source) || self.is_database(source, &format!("{DATABASE}{DRILL}"))
             }
-            BackupRequest::Sum { source } => is_database(source),
+            BackupRequest::Send { source } => self.is_read(source),
+            BackupRequest::Sum { source } => self.is_database(source, DATABASE),
+            BackupRequest::Receive { source, only_own: true }
+            | BackupRequest::Prepare { source }
+            | BackupRequest::Discard { source } => self.is_database(source, &format!("{DATABASE}{DRILL}")),
             BackupRequest::Canary(_) => true,
-            // The repository is on another host, and nothing is written to a server.
-            BackupRequest::Receive { .. }
-            | BackupRequest::Prepare { .. }
-            | BackupRequest::Discard { .. }
+            // The repository is on another host, and so is the IM core of the drill.
+            BackupRequest::Receive { only_own: false, .. }
             | BackupRequest::Drill(_)
             | BackupRequest::Commit { .. }
             | BackupRequest::Restic { .. }
@@ -69,19 +70,29 @@ impl Folders {
             | BackupRequest::Load { .. } => false,
         }
     }
-}
 
-/// The IM core's own database on a server of this deployment.
-fn is_database(source: &Source) -> bool {
-    match source {
-        Source::Mariadb { service, database, socket } => {
-            *service == Role::Mariadb.service() && database == DATABASE && socket.starts_with('/')
-        }
+    /// What a set is made of.
+    fn is_read(&self, source: &Source) -> bool {
+        self.is_database(source, DATABASE)
+            || matches!(source, Source::Tree { path, .. } if *path == format!("{}/im/uploads", self.data))
+    }
+
+    /// A database of this name on a server of this deployment.
+    fn is_database(&self, source: &Source, name: &str) -> bool {
+        let (role, service, socket, database, notes) = match source {
+            Source::Mariadb { service, socket, database, notes } => {
+                (Role::Mariadb, service, socket, database, notes)
+            }
+            Source::Postgresql { service, socket, database, notes } => {
+                (Role::Postgresql, service, socket, database, notes)
+            }
+            Source::Sqlite { .. } | Source::Tree { .. } => return false,
+        };
         // A socket that is no path would be another host's name.
-        Source::Postgresql { service, database, socket } => {
-            *service == Role::Postgresql.service() && database == DATABASE && socket.starts_with('/')
-        }
-        Source::Sqlite { .. } | Source::Tree { .. } => false,
+        *service == role.service()
+            && database == name
+            && socket.starts_with('/')
+            && *notes == format!("{}/backup/{NOTES}", self.data)
     }
 }
 
@@ -99,6 +110,7 @@ mod tests {
             service: "maxim-mariadb".into(),
             socket: "/run/maxim/mariadb/mariadb.sock".into(),
             database: name.into(),
+            notes: "/var/lib/maxim/backup/dumps".into(),
         }
     }
 
@@ -150,13 +162,23 @@ mod tests {
             service: "maxim-postgresql".into(),
             socket: "db.example".into(),
             database: "maxim".into(),
+            notes: "/var/lib/maxim/backup/dumps".into(),
         };
+        let mut noted_elsewhere = database("maxim_drill");
+        if let Source::Mariadb { notes, .. } = &mut noted_elsewhere {
+            *notes = "/var/lib/maxim/im/uploads".into();
+        }
+        let load = |source: Source, only_own: bool| backup(BackupRequest::Receive { source, only_own });
         for request in [
             Request::LockOwner,
             admin("/v1/canary/create"),
             backup(BackupRequest::Send { source: database("maxim") }),
             backup(BackupRequest::Send { source: tree("/var/lib/maxim/im/uploads") }),
             backup(BackupRequest::Sum { source: database("maxim") }),
+            backup(BackupRequest::Measure { source: database("maxim_drill") }),
+            load(database("maxim_drill"), true),
+            backup(BackupRequest::Prepare { source: database("maxim_drill") }),
+            backup(BackupRequest::Discard { source: database("maxim_drill") }),
         ] {
             assert!(folders.allow(&request), "{request:?}");
         }
@@ -166,11 +188,15 @@ mod tests {
             Request::ReadFile { path: "/etc/shadow".into() },
             admin("/v1/users/add"),
             backup(BackupRequest::Commit { source: database("maxim") }),
-            backup(BackupRequest::Receive { source: database("maxim") }),
+            backup(BackupRequest::Commit { source: database("maxim_drill") }),
+            backup(BackupRequest::Send { source: database("maxim_drill") }),
+            load(database("maxim"), true),
+            load(database("maxim_drill"), false),
+            load(noted_elsewhere, true),
             backup(BackupRequest::Prepare { source: database("maxim") }),
             backup(BackupRequest::Discard { source: database("maxim") }),
             backup(BackupRequest::Send { source: elsewhere }),
-            backup(BackupRequest::Receive { source: tree("/var/lib/maxim/im/uploads") }),
+            load(tree("/var/lib/maxim/im/uploads"), true),
             backup(BackupRequest::Send { source: tree("/etc") }),
             backup(BackupRequest::Send { source: tree("/var/lib/maxim/im/uploads/../../console") }),
             backup(BackupRequest::Send { source: database("mysql") }),

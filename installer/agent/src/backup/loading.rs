@@ -1,6 +1,7 @@
 //! Loading a dump into a database of a server, beside the one that serves.
 
 use super::child::{self, Running};
+use super::own::Known;
 use super::pack::Unpacker;
 use super::server::{Database, END};
 use super::stream;
@@ -57,15 +58,15 @@ impl Database {
         child::start(&format!("loading of {name}"), "chroot", &arguments, &[])
     }
 
-    /// Loads a dump beside the database that serves, and says what is in it then.
-    pub fn receive(&self, channel: &mut dyn Channel) -> Result<Reply> {
+    /// Loads a dump beside the database that serves, and says what is in it then. `own`: nothing but one of these.
+    pub fn receive(&self, channel: &mut dyn Channel, own: Option<Known>) -> Result<Reply> {
         let name = self.received();
         let before = self.server()?;
         Self::drop_database(&before, &name)?;
         before.create_schema(&name)?;
         // Loading may take hours: each statement after it is of a server of its own, with time of its own.
         let set = |sql: &str| self.server()?.run("", sql.to_owned()).map(drop);
-        let outcome = without_statistics(self.access.engine, set, || self.loaded(channel, &name));
+        let outcome = without_statistics(self.access.engine, set, || self.loaded(channel, &name, own));
         match &outcome {
             // The server makes statistics by itself, only later: without them nothing is wrong with what was loaded.
             Ok(_) => drop(self.analyse(&name)),
@@ -75,7 +76,7 @@ impl Database {
         outcome
     }
 
-    fn loaded(&self, channel: &mut dyn Channel, name: &str) -> Result<Reply> {
+    fn loaded(&self, channel: &mut dyn Channel, name: &str, mut own: Option<Known>) -> Result<Reply> {
         let server = self.server()?;
         let version = Self::version(&server);
         let mut load = self.load(&server, name)?;
@@ -94,8 +95,16 @@ impl Database {
                 .write_all(piece)
                 .map_err(|error| Failure::Invalid(format!("the database's client went away: {error}")))
         };
-        let taken = stream::receive(channel, |piece| unpacker.feed(piece, &mut take))
-            .and_then(|bytes| unpacker.finish(&mut take).map(|()| bytes));
+        let taken = stream::receive(channel, |piece| match &mut own {
+            Some(own) => own.feed(piece, &mut |block| unpacker.feed(block, &mut take)),
+            None => unpacker.feed(piece, &mut take),
+        })
+        .and_then(|bytes| {
+            if let Some(own) = &mut own {
+                own.finish(&mut |block| unpacker.feed(block, &mut take))?;
+            }
+            unpacker.finish(&mut take).map(|()| bytes)
+        });
         let taken = match taken {
             Ok(bytes) if !scanner.is_complete() => {
                 load.kill();

@@ -13,6 +13,7 @@ mod loading;
 mod memo;
 mod near;
 mod opening;
+mod own;
 mod pack;
 mod program;
 mod pump;
@@ -35,6 +36,7 @@ use crate::scope::Scope;
 use maxim_model::backup::wire::{BackupReply, BackupRequest, Source};
 use maxim_model::task::SqlEngine;
 use maxim_model::wire::Reply;
+use own::{Known, Noting};
 use server::Database;
 use std::path::Path;
 
@@ -81,8 +83,13 @@ pub fn answer(request: BackupRequest, scope: &Scope, channel: &mut dyn Channel) 
             };
             channel.reply(&reply)
         }
-        BackupRequest::Receive { source } => {
-            let reply = receive(scope, &source, channel)?;
+        BackupRequest::Receive { source, only_own } => {
+            let reply = if only_own {
+                let own = Known::read(notes(scope, &source)?);
+                database(&source)?.receive(channel, Some(own))?
+            } else {
+                receive(scope, &source, channel)?
+            };
             channel.reply(&reply)
         }
         BackupRequest::Commit { source } => match &source {
@@ -122,7 +129,13 @@ fn send(scope: &Scope, source: &Source, channel: &mut dyn Channel) -> Result<Rep
             owned(scope, path)?;
             tree::send(channel, path)
         }
-        source => database(source)?.send(channel),
+        source => {
+            let notes = notes(scope, source)?;
+            let mut noting = Noting::new(channel);
+            let reply = database(source)?.send(&mut noting)?;
+            noting.keep(notes)?;
+            Ok(reply)
+        }
     }
 }
 
@@ -136,19 +149,34 @@ fn receive(scope: &Scope, source: &Source, channel: &mut dyn Channel) -> Result<
             owned(scope, path)?;
             tree::receive(channel, path, owner)
         }
-        source => database(source)?.receive(channel),
+        source => database(source)?.receive(channel, None),
     }
 }
 
 fn database(source: &Source) -> Result<Database> {
     match source {
-        Source::Mariadb { service, socket, database } => {
+        Source::Mariadb { service, socket, database, .. } => {
             Database::new(SqlEngine::Mariadb, service, socket, database)
         }
-        Source::Postgresql { service, socket, database } => {
+        Source::Postgresql { service, socket, database, .. } => {
             Database::new(SqlEngine::Postgresql, service, socket, database)
         }
-        _ => Err(Failure::Invalid("this is no database of a server".into())),
+        _ => Err(no_server()),
+    }
+}
+
+fn no_server() -> Failure {
+    Failure::Invalid("this is no database of a server".into())
+}
+
+/// The folder where what is dumped of a server is noted.
+fn notes<'a>(scope: &Scope, source: &'a Source) -> Result<&'a Path> {
+    match source {
+        Source::Mariadb { notes, .. } | Source::Postgresql { notes, .. } => {
+            owned(scope, notes)?;
+            Ok(Path::new(notes))
+        }
+        _ => Err(no_server()),
     }
 }
 

@@ -8,8 +8,8 @@
 use super::receive::receive;
 use super::relay::ask;
 use super::sources::{Origin, database, owner};
-use super::tasks;
 use super::vault::{Vault, pick};
+use super::{repository_host, tasks};
 use crate::actions::status::require_installed;
 use crate::authority::Authority;
 use crate::context::Context;
@@ -27,7 +27,7 @@ use maxim_model::backup::wire::{
 use maxim_model::backup::{PartKind, SetManifest};
 use maxim_model::names::Role;
 use maxim_model::task::{AbsentTask, TaskKind};
-use maxim_model::topology::Topology;
+use maxim_model::topology::{Host, Topology};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use time::OffsetDateTime;
@@ -130,10 +130,9 @@ fn drill_on(
             .ok_or_else(|| EngineError::failed("drill", "the host is not connected").on(host))
     };
     let at = place(sessions, &origin.host)?;
-    let im = sessions
-        .iter()
-        .position(|session| session.host.roles.contains(&Role::Im))
+    let im = im_host(topology)
         .ok_or_else(|| EngineError::usage("drill", "no host of this cluster runs the IM core"))?;
+    let im = place(sessions, &im.name)?;
     // What a drill that was killed has left takes up the room that is asked for now.
     clean(run, sessions, at, im, &origin, &folder);
     let drilled = (|| {
@@ -152,7 +151,7 @@ fn drill_on(
                 let request = DrillRequest {
                     program: program(run, installed)?,
                     folder: folder.clone(),
-                    store: store(topology, &origin, &folder),
+                    store: store(topology, &origin, &sessions[im].host.name, &folder),
                     domain: topology.domain.clone(),
                     certificate: String::new(),
                     key: maxim_model::Secret::default(),
@@ -221,9 +220,16 @@ fn program(run: &Run<'_>, installed: &Installed) -> Result<String, EngineError> 
         .ok_or_else(|| EngineError::failed("drill", "which IM core is installed is not known"))
 }
 
-/// Where the IM core of the drill finds what was restored.
-fn store(topology: &Topology, origin: &Origin, folder: &str) -> DrillStore {
-    let local = topology.with_role(Role::Im).next().is_some_and(|im| im.name == origin.host);
+/// The host where an IM core is started on the copy: that of the repository when it has one, for whoever keeps the schedule
+/// may start programs nowhere else.
+fn im_host(topology: &Topology) -> Option<&Host> {
+    let keeper = repository_host(topology).filter(|keeper| keeper.roles.contains(&Role::Im));
+    keeper.or_else(|| topology.with_role(Role::Im).next())
+}
+
+/// Where the IM core of the drill, on the host `im`, finds what was restored.
+fn store(topology: &Topology, origin: &Origin, im: &str, folder: &str) -> DrillStore {
+    let local = im == origin.host;
     let configuration = &topology.paths.configuration;
     let server = |socket: &str, port: u16, database: &str| DrillServer {
         socket: local.then(|| socket.to_owned()),

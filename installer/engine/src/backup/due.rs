@@ -1,12 +1,13 @@
 //! What the schedules say: when sets are made, read again, and tried, and what of it is owed now.
 
+use super::repository_host;
 use super::sets::record;
-use super::{repository_host, sources};
 use crate::context::Context;
 use crate::error::EngineError;
 use maxim_model::backup::BackupRecord;
 use maxim_model::backup::record::Failing;
 use maxim_model::backup::schedule::Schedule;
+use maxim_model::names::Role;
 use maxim_model::topology::Topology;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -91,11 +92,10 @@ fn judge(topology: &Topology, record: &BackupRecord, now: i64) -> Result<Vec<Due
         .collect())
 }
 
-/// Whether the newest set can be tried without a control host: the database is where the repository is. A host of the
-/// repository may read databases elsewhere and load nothing into them.
+/// Whether the newest set can be tried without a control host: the host of the repository has the IM core, for it may
+/// start programs nowhere else. Databases elsewhere take a dump from it that they have made themselves.
 pub fn drills_by_itself(topology: &Topology) -> bool {
-    let database = sources::database(topology).map(|origin| origin.host);
-    repository_host(topology).is_some_and(|keeper| database.is_ok_and(|host| host == keeper.name))
+    repository_host(topology).is_some_and(|keeper| keeper.roles.contains(&Role::Im))
 }
 
 /// The schedules of a topology.
@@ -135,6 +135,8 @@ mod tests {
     use crate::sample;
     use maxim_model::backup::BackupRecord;
     use maxim_model::backup::record::{Done, Failing};
+    use maxim_model::names::Role;
+    use maxim_model::topology::Topology;
 
     const DAY: i64 = 86_400;
     /// A midnight.
@@ -201,12 +203,22 @@ mod tests {
     }
 
     #[test]
-    fn a_database_on_another_host_is_not_drilled_by_a_schedule() {
+    fn drills_are_scheduled_where_the_host_of_the_repository_has_the_im_core() {
         let mut topology = sample::three_hosts();
         topology.backup.schedule = "0 3 * * *".into();
         topology.backup.drill = "0 6 * * *".into();
-        let jobs = judge(&topology, &BackupRecord::default(), NOW).unwrap();
-        assert_eq!(jobs.iter().map(|due| due.job).collect::<Vec<_>>(), [Job::Backup]);
+        let jobs = |topology: &Topology| -> Vec<Job> {
+            let all = judge(topology, &BackupRecord::default(), NOW).unwrap();
+            all.iter().map(|due| due.job).collect()
+        };
+        assert_eq!(jobs(&topology), [Job::Backup, Job::Drill]);
+        // A console apart from the IM core keeps the repository.
+        let app = topology.hosts.iter_mut().find(|host| host.roles.contains(&Role::Console)).unwrap();
+        app.roles.retain(|role| *role != Role::Im);
+        let mut other = app.clone();
+        (other.name, other.roles) = ("app2".into(), vec![Role::Im]);
+        topology.hosts.push(other);
+        assert_eq!(jobs(&topology), [Job::Backup]);
     }
 
     #[test]

@@ -85,7 +85,8 @@ fn stream_out(
             Ok(())
         });
     }
-    let receive = BackupRequest::Receive { source };
+    // The host of the repository may load into others what those have dumped themselves.
+    let receive = BackupRequest::Receive { source, only_own: agent.is_limited() };
     let mut intake = Intake::begin(&mut agent, step, receive, Duration::from_mins(5))?;
     let mut done = 0;
     let mut told = Instant::now();

@@ -4,7 +4,7 @@
 use crate::error::EngineError;
 use crate::render::context::CONSOLE_USER;
 use maxim_model::backup::PartKind;
-use maxim_model::backup::wire::Source;
+use maxim_model::backup::wire::{NOTES, Source};
 use maxim_model::names::{Profile, Role};
 use maxim_model::topology::{Database, Topology};
 
@@ -47,6 +47,7 @@ pub(crate) fn database(topology: &Topology) -> Result<Origin, EngineError> {
                 service: Role::Mariadb.service(),
                 socket: format!("{run}/mariadb/mariadb.sock"),
                 database: DATABASE.into(),
+                notes: notes(topology),
             },
         },
         Database::Postgresql => Origin {
@@ -58,6 +59,7 @@ pub(crate) fn database(topology: &Topology) -> Result<Origin, EngineError> {
                 service: Role::Postgresql.service(),
                 socket: format!("{run}/postgresql"),
                 database: DATABASE.into(),
+                notes: notes(topology),
             },
         },
         Database::External { .. } => {
@@ -70,6 +72,11 @@ pub(crate) fn database(topology: &Topology) -> Result<Origin, EngineError> {
             ));
         }
     })
+}
+
+/// Where the host of a database notes what it has dumped.
+fn notes(topology: &Topology) -> String {
+    format!("{}/backup/{NOTES}", topology.paths.data)
 }
 
 /// All parts that come from hosts.

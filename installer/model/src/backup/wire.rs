@@ -16,6 +16,9 @@ pub const WINDOW: usize = 4;
 /// Bytes of a frame or chunk at most.
 pub const FRAME: usize = 512 << 10;
 
+/// Name of the folder, below `DATA/backup`, where a host notes what it has dumped.
+pub const NOTES: &str = "dumps";
+
 /// A request about backups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
@@ -39,6 +42,8 @@ pub enum BackupRequest {
     Receive {
         /// Beside what.
         source: Source,
+        /// Nothing but a dump that this host has made itself. What else comes is refused before any of it is loaded.
+        only_own: bool,
     },
     /// Puts what was received in the target's place, in one step; what was there is kept beside it.
     Commit {
@@ -127,6 +132,8 @@ pub enum Source {
         socket: String,
         /// Database.
         database: String,
+        /// Private folder where its host notes what it has dumped.
+        notes: String,
     },
     /// A database of the `PostgreSQL` that runs as this service.
     Postgresql {
@@ -136,6 +143,8 @@ pub enum Source {
         socket: String,
         /// Database.
         database: String,
+        /// Private folder where its host notes what it has dumped.
+        notes: String,
     },
     /// A folder, as a tar.
     Tree {
