@@ -106,7 +106,7 @@ fn replacement(preview: &ReplacePreview, messages: &Messages) -> String {
         lines.push(messages.with("replace-lost", values!["parts" => preview.lost.join(", ")]));
     }
     if !preview.withdrawn.is_empty() {
-        lines.push(messages.with("replace-withdraws", values!["what" => preview.withdrawn.join(", ")]));
+        lines.push(messages.with("replace-withdraws", values!["what" => messages.list(&preview.withdrawn)]));
     }
     lines.push(messages.with("replace-never-again", values!["old" => preview.old.as_str()]));
     format!("\n  {}\n\n", lines.join("\n  "))
@@ -239,7 +239,8 @@ mod tests {
                 fingerprint: String::new(),
             },
         };
-        for messages in [Messages::english(), Messages::chinese()] {
+        let both = [(Messages::english(), "password of the database"), (Messages::chinese(), "数据库的密码")];
+        for (messages, withdrawn) in both {
             let text = replacement(&preview, &messages);
             for part in [
                 "db1",
@@ -251,7 +252,7 @@ mod tests {
                 "2026-11-21T03:00:00Z",
                 "database",
                 "files",
-                "password of the database",
+                withdrawn,
             ] {
                 assert!(text.contains(part), "{part}: {text}");
             }

@@ -105,6 +105,11 @@ impl Messages {
         phrases::translate(self, self.phrases(), text).unwrap_or_else(|| text.to_owned())
     }
 
+    /// The same for several things, in one line.
+    pub fn list(&self, texts: &[String]) -> String {
+        texts.iter().map(|text| self.own(text)).collect::<Vec<_>>().join(", ")
+    }
+
     fn phrases(&self) -> &[Phrase] {
         self.phrases.get_or_init(|| phrases::read(self, self.phrase_source))
     }

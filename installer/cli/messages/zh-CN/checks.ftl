@@ -67,4 +67,4 @@ check-why-network-mtu = 若路径发现被过滤，大包会在主机之间丢�
 check-title-ports-free = 端口 { $subject }
 check-title-ports-privileged = 端口 { $subject }
 check-title-backup-drill = 按计划演练恢复
-check-why-backup-drill = 保存仓库的主机只能读取其他主机上的数据库，不能向其中载入任何内容，因此没有备份集会自动得到验证。
+check-why-backup-drill = 演练要在恢复出的副本上启动 IM 核心，而保存仓库的主机只能在本机启动它，因此没有备份集会自动得到验证。

@@ -107,7 +107,7 @@ fn show(call: &Call<'_>, arguments: &ReplaceArguments, options: &ReplaceOptions,
         ));
     }
     if !outcome.withdrawn.is_empty() {
-        let what = outcome.withdrawn.join(", ");
+        let what = messages.list(&outcome.withdrawn);
         text.push_str(&format!("{}\n", messages.with("replace-withdrawn", values!["what" => what])));
     }
     if outcome.applied {
