@@ -66,6 +66,8 @@ mod stores;
 mod support;
 #[path = "e2e/upgrade.rs"]
 mod upgrade;
+#[path = "e2e/upgrade_losses.rs"]
+mod upgrade_losses;
 
 /// Says that a test could not run here, and why; `tests/run` counts it as skipped, never as passed.
 pub fn skip(test: &str, why: &str) {

@@ -3,6 +3,7 @@
 //! It is given its folder with an overlay mounted, and its network namespace, by [`super::Testbed`].
 //! Its disk outlives its power: [`Host::power_off_hard`] and [`Host::start`] are a crash and a boot.
 
+use super::base::Release;
 use super::cgroup;
 use super::network::Bridge;
 use super::snapshot::Snapshot;
@@ -69,6 +70,11 @@ impl Host {
     /// Its host name.
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// Its Debian.
+    pub(super) fn release(&self) -> Release {
+        self.spec.release
     }
 
     /// Its address in the run's private subnet.

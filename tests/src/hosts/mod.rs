@@ -16,6 +16,7 @@
 
 pub mod base;
 mod cgroup;
+mod disk;
 mod host;
 mod network;
 mod snapshot;

@@ -5,12 +5,12 @@
 //! Dropping the testbed, or the end of this process in whatever way, makes the keeper clean up.
 
 use super::base::{Release, USER_SUDO_FREE, USER_SUDO_PASSWORD, base};
+use super::disk;
 use super::host::Host;
 use super::network::Bridge;
 use super::{cache, run, wait_for};
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
@@ -207,32 +207,21 @@ impl Testbed {
         Ok(())
     }
 
-    /// The disk of a host: an overlay over its base, with its keys and name.
+    /// A host with a bare disk.
     fn lay_out(&self, spec: &HostSpec, last: u8) -> Result<Host> {
         let folder = self.folder.join("hosts").join(&spec.name);
         let lower = base(spec.release)?;
-        for part in ["upper", "work", "root"] {
-            fs::create_dir_all(folder.join(part))?;
-        }
-        fs::set_permissions(folder.join("upper"), fs::Permissions::from_mode(0o755))?;
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            lower.display(),
-            folder.join("upper").display(),
-            folder.join("work").display()
-        );
-        mount(
-            Some("overlay"),
-            &folder.join("root"),
-            Some("overlay"),
-            MsFlags::empty(),
-            Some(options.as_str()),
-        )
-        .with_context(|| format!("mount the disk of {}", spec.name))?;
-        let host =
-            Host::new(spec.clone(), self.bridge.clone(), last, folder.clone(), lower, self.ssh_config());
-        host.write_file("/etc/hostname", format!("{}\n", spec.name))?;
-        host.write_file("/etc/hosts", format!("127.0.0.1 localhost\n127.0.1.1 {}\n", spec.name))?;
+        disk::lay(&folder, &lower)?;
+        let host = Host::new(spec.clone(), self.bridge.clone(), last, folder, lower, self.ssh_config());
+        self.furnish(&host)?;
+        Ok(host)
+    }
+
+    /// Writes name and keys on the disk of a host.
+    fn furnish(&self, host: &Host) -> Result<()> {
+        let folder = self.folder.join("hosts").join(host.name());
+        host.write_file("/etc/hostname", format!("{}\n", host.name()))?;
+        host.write_file("/etc/hosts", format!("127.0.0.1 localhost\n127.0.1.1 {}\n", host.name()))?;
         host.copy(&folder.join("host_key"), "/etc/ssh/ssh_host_ed25519_key", "0600")?;
         host.copy(&folder.join("host_key.pub"), "/etc/ssh/ssh_host_ed25519_key.pub", "0644")?;
         let public = self.folder.join("key.pub");
@@ -242,7 +231,27 @@ impl Testbed {
             host.copy(&public, &path, "0600")?;
             run(Command::new("chroot").arg(host.root()).args(["chown", &format!("{user}:{user}"), &path]))?;
         }
-        Ok(host)
+        Ok(())
+    }
+
+    /// Puts another machine in the place of a host, at its address and under its name: with a bare disk and a host key of
+    /// its own, which [`Self::known_hosts`] has from then on.
+    pub fn put_another_machine(&self, name: &str) -> Result<()> {
+        let host = self.host(name);
+        host.power_off_hard()?;
+        let folder = self.folder.join("hosts").join(name);
+        disk::take_away(&folder)?;
+        disk::lay(&folder, &base(host.release())?)?;
+        let (key, public) = (folder.join("host_key"), folder.join("host_key.pub"));
+        let old = fs::read_to_string(&public)?;
+        fs::remove_file(&key)?;
+        fs::remove_file(&public)?;
+        make_key(&key, name)?;
+        let new = fs::read_to_string(&public)?;
+        let known = fs::read_to_string(self.known_hosts())?;
+        fs::write(self.known_hosts(), known.replace(old.trim(), new.trim()))?;
+        self.furnish(host)?;
+        host.boot()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::product::{Outcome, Person, authority, cluster_file, delivered, instal
 use maxim_tests::chat::{Chat, Server, Tls};
 use maxim_tests::hosts::{HostSpec, wait_for};
 use maxim_tests::traffic::{Open, Sender, archived};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -172,6 +172,30 @@ fn a_schedule_over_ssh_makes_sets_and_a_lost_database_host_comes_back_from_them(
     nothing_is_missing(&site, &site.cluster.person, &all);
 }
 
+#[test]
+fn a_timer_beside_the_database_proves_sets_by_restoring_them() {
+    let backup = "backup:\n  schedule: \"0 3 * * *\"\n  verify: \"30 4 * * *\"\n  drill: \"0 5 * * 0\"\n  \
+                  repository: {type: local, path: /var/backups/maxim}\n";
+    let cluster = Cluster::bare(&[(HostSpec::new("app1"), "im+console+postgresql+redis")], backup);
+    let installed = cluster.install().ok().result();
+    let site = Site { cluster, installed };
+    site.cluster.chat(&site.installed, "kept");
+    let schedule = site.run(&["schedule"]).ok().result();
+    assert_eq!(schedule["jobs"].as_array().unwrap().len(), 3, "{schedule}");
+    site.scheduled();
+    let record = site.record();
+    let set = record["backup"]["set"].as_str().unwrap_or_else(|| panic!("{record:#}"));
+    assert_eq!(record["verify"]["set"].as_str(), Some(set), "{record:#}");
+    assert_eq!(record["drill"]["set"].as_str(), Some(set), "{record:#}");
+    assert!(record["drill"]["rows"].as_u64().unwrap() > 0 && record["trouble"] == "", "{record:#}");
+    // Nothing is left of what was restored to look at it, and what serves was not touched.
+    let app = site.cluster.testbed.host("app1");
+    let left = "find /var/lib/maxim /tmp -maxdepth 3 -name '*drill*'; pgrep -af '[d]rill' || true";
+    assert_eq!(app.sh(left).unwrap(), "");
+    site.cluster.wait_well();
+    site.cluster.chat(&site.installed, "after");
+}
+
 /// Root on another host is not to be had with the keeper's key, nor is anything that a backup does not need.
 fn the_keeper_may_back_up_and_nothing_else(site: &Site) {
     let app = site.cluster.testbed.host("app1");
@@ -192,15 +216,33 @@ fn the_keeper_may_back_up_and_nothing_else(site: &Site) {
         said.stdout
     };
     assert!(ask("{\"op\":\"hello\"}").contains("\"access\":\"backup\""));
+    let source = |name: &str| {
+        json!({
+            "kind": "mariadb", "service": "maxim-mariadb", "socket": "/run/maxim/mariadb/mariadb.sock",
+            "database": name, "notes": "/var/lib/maxim/backup/dumps",
+        })
+    };
+    let load = |name: &str, only_own: bool| json!({"op": "backup", "what": "receive", "source": source(name), "only_own": only_own});
     for request in [
-        "{\"op\":\"read_file\",\"path\":\"/etc/maxim/maxim.yaml\"}",
-        "{\"op\":\"promote\"}",
-        "{\"op\":\"backup\",\"what\":\"receive\",\"source\":{\"kind\":\"mariadb\",\"service\":\"maxim-mariadb\",\"socket\":\"/run/maxim/mariadb/mariadb.sock\",\"database\":\"maxim\"}}",
-        "{\"op\":\"backup\",\"what\":\"send\",\"source\":{\"kind\":\"tree\",\"path\":\"/etc\",\"owner\":\"\"}}",
+        json!({"op": "read_file", "path": "/etc/maxim/maxim.yaml"}),
+        json!({"op": "promote"}),
+        load("maxim", true),
+        load("maxim_drill", false),
+        json!({"op": "backup", "what": "discard", "source": source("maxim")}),
+        json!({"op": "backup", "what": "send", "source": {"kind": "tree", "path": "/etc", "owner": ""}}),
     ] {
-        let said = ask(request);
+        let said = ask(&request.to_string());
         assert!(said.contains("for backups"), "{request}: {said}");
     }
+    // SQL of its own is read by nobody: no dump of that host begins so.
+    let sql = "CREATE DATABASE planted;";
+    let stream = format!("{}\n{{\"size\":{}}}\n{sql}{{\"size\":0}}", load("maxim_drill", true), sql.len());
+    let said = ask(&stream);
+    assert!(said.contains("no dump that this host has made"), "{said}");
+    let image = "main=$(systemctl show -p MainPID --value maxim-mariadb); chroot /proc/$main/root /usr/bin/mariadb \
+                 -N -S /run/maxim/mariadb/mariadb.sock -e 'show databases'";
+    let databases = db.sh(image).unwrap();
+    assert!(!databases.contains("planted") && !databases.contains("drill"), "{databases}");
 }
 
 /// What was acknowledged before a set that was made by the service of the timer, with messages under way.
@@ -229,10 +271,6 @@ fn written_while_a_set_is_made(site: &Site, count: usize) -> BTreeSet<String> {
     let record = site.record();
     let set = record["backup"]["set"].as_str().unwrap_or_else(|| panic!("{record:#}"));
     assert_eq!(record["verify"]["set"].as_str(), Some(set));
-    // Loading a dump is more than the key of the repository's host may do, so a person does that.
-    assert_ne!(record["drill"]["set"].as_str(), Some(set), "{record:#}");
-    site.run(&["drill"]).ok();
-    let record = site.record();
     assert_eq!(record["drill"]["set"].as_str(), Some(set));
     assert!(record["drill"]["rows"].as_u64().unwrap() as usize >= count, "{record:#}");
     assert_eq!(record["trouble"], "", "{record:#}");
@@ -253,9 +291,8 @@ fn the_timer_fires_and_makes_up_for_what_was_missed(site: &Site) {
     }
     let next = site.run(&["schedule"]).ok().result();
     assert_eq!((&next["owed"], &next["time_zone"]), (&Value::from(false), &Value::from("Asia/Shanghai")));
-    // The drill is not among them: the database is on another host than the repository.
-    assert_eq!(next["jobs"].as_array().unwrap().len(), 2, "{next}");
-    // 03:00 in Shanghai is 19:00 of the day before; the timer's next is the earliest of both.
+    assert_eq!(next["jobs"].as_array().unwrap().len(), 3, "{next}");
+    // 03:00 in Shanghai is 19:00 of the day before; the timer's next is the earliest of all.
     assert_eq!(next["next_unix"].as_i64().unwrap() % 86_400, 19 * 3600);
     let earliest = next["jobs"].as_array().unwrap().iter().filter_map(|job| job["next_unix"].as_i64()).min();
     let elapses =

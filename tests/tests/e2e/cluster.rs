@@ -28,7 +28,13 @@ pub struct Cluster {
 impl Cluster {
     /// Bare hosts with these names and roles, and a topology.
     pub fn bare(hosts: &[(HostSpec, &str)], extra: &str) -> Self {
-        let specs: Vec<_> = hosts.iter().map(|(spec, _)| spec.clone()).collect();
+        Self::with_spares(hosts, &[], extra)
+    }
+
+    /// The same with bare hosts beside them that the topology does not know.
+    pub fn with_spares(hosts: &[(HostSpec, &str)], spares: &[&str], extra: &str) -> Self {
+        let specs = hosts.iter().map(|(spec, _)| spec.clone());
+        let specs: Vec<_> = specs.chain(spares.iter().map(|name| HostSpec::new(name))).collect();
         let roles: Vec<_> = hosts.iter().map(|(_, roles)| *roles).collect();
         let testbed = Testbed::up(&specs).unwrap();
         let person = Person::new();

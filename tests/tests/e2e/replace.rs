@@ -2,23 +2,14 @@
 //! middle and completed; a host that is alive is refused; what the dead one knew holds no longer.
 
 use crate::cluster::{Cluster, endpoint, is_well};
-use crate::product::{Outcome, Person, cluster_file, delivered, first_account, sign_in};
+use crate::product::{Outcome, delivered, first_account, sign_in};
 use crate::upgrade::FILES;
 use maxim_tests::chat::Tls;
-use maxim_tests::hosts::{HostSpec, Testbed, wait_for};
+use maxim_tests::hosts::{HostSpec, wait_for};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
-
-/// Three hosts with roles, and bare ones beside them.
-fn with_spares(spares: &[&str]) -> Cluster {
-    let names: Vec<&str> = ["app1", "db1", "cache1"].iter().chain(spares).copied().collect();
-    let testbed = Testbed::up(&names.iter().map(|name| HostSpec::new(name)).collect::<Vec<_>>()).unwrap();
-    let person = Person::new();
-    let file = cluster_file(&person, &testbed, &["im+console", "mariadb", "redis"], "");
-    Cluster { person, testbed, file }
-}
 
 impl Cluster {
     fn replace_arguments<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
@@ -48,7 +39,9 @@ impl Cluster {
 
 #[test]
 fn a_database_host_that_is_gone_for_good_is_replaced_from_a_backup() {
-    let cluster = with_spares(&["db2", "cache2"]);
+    let hosts = [("app1", "im+console"), ("db1", "mariadb"), ("cache1", "redis")]
+        .map(|(name, roles)| (HostSpec::new(name), roles));
+    let cluster = Cluster::with_spares(&hosts, &["db2", "cache2"], "");
     let repository = ["config", "set", "backup.repository", "{type: local, path: /var/backups/maxim}"];
     cluster.person.run(&[&repository[..], &["-f", &cluster.file]].concat()).ok();
     let result = cluster.install().ok().result();
@@ -128,4 +121,36 @@ fn a_database_host_that_is_gone_for_good_is_replaced_from_a_backup() {
     assert!(after.contains(&format!("name: cache9, address: {cache2}")), "{after}");
     assert_eq!(cluster.install().ok().changes(), 0);
     cluster.chat(&result, "cached");
+}
+
+#[test]
+fn a_machine_at_the_old_address_takes_the_place_of_a_dead_one() {
+    let cluster = Cluster::bare(
+        &[(HostSpec::new("app1"), "im+console+mariadb+redis"), (HostSpec::new("app2"), "im")],
+        "",
+    );
+    let result = cluster.install().ok().result();
+    let address = cluster.testbed.host("app2").address();
+    let pins = cluster.person.home().join(".local/share/maxim/clusters/acme/known_hosts");
+    let before = fs::read_to_string(&pins).unwrap();
+    cluster.testbed.put_another_machine("app2").unwrap();
+
+    // It is not the machine that was known, so nothing is put there by anything else.
+    cluster.install().exits(3).says(&["app2", "key"]);
+    cluster.replace(&["app2", &address]).exits(3).says(&["app2", "ssh-keygen -R"]);
+    assert_eq!(fs::read_to_string(&pins).unwrap(), before, "what was known stays when it is refused");
+    // Now the operator has seen to it that the new key is known.
+    fs::copy(cluster.testbed.known_hosts(), cluster.person.home().join(".ssh/known_hosts")).unwrap();
+    cluster.replace(&["app2", &address, "--dry-run"]).exits(3).says(&["app2", "Without --dry-run"]);
+    let command = ["host", "replace", "app2", &address, "-f", &cluster.file];
+    cluster.person.types(&delivered(&command), "y\n").exits(1).says(&["app2"]);
+    assert_eq!(fs::read_to_string(&pins).unwrap(), before, "nor is it forgotten when the plan is declined");
+    assert_ne!(cluster.testbed.host("app2").exec("test -e /etc/maxim").unwrap().code, 0);
+
+    let done = cluster.person.types(&delivered(&command), "app2\n").ok();
+    done.says(&["certificate", "app2"]);
+    assert_ne!(fs::read_to_string(&pins).unwrap(), before);
+    cluster.wait_well();
+    assert_eq!(cluster.install().ok().changes(), 0, "nothing is left to do");
+    cluster.chat(&result, "elsewhere");
 }

@@ -77,10 +77,11 @@ fn private(cluster: &Cluster, name: &str, content: &str) {
     assert!(Command::new("chmod").args(["0600", &path]).status().unwrap().success());
 }
 
-/// Two hosts, reached in two ways, with a certificate of the operator's own.
+/// Two hosts, reached in two ways, with a certificate of the operator's own; and a spare one.
 fn planted(secrets: &mut Secrets) -> Cluster {
-    let cluster =
-        Cluster::bare(&[(HostSpec::new("app1"), "im+console+redis"), (HostSpec::new("db1"), "mariadb")], "");
+    let hosts =
+        [("app1", "im+console+redis"), ("db1", "mariadb")].map(|(name, roles)| (HostSpec::new(name), roles));
+    let cluster = Cluster::with_spares(&hosts, &["spare1"], "");
     let text = fs::read_to_string(&cluster.file).unwrap();
     let by_key = format!("user: {USER_SUDO_PASSWORD}, sudo: true, sudo_password_file: sudo-password");
     let by_password = format!(
@@ -110,13 +111,13 @@ fn planted(secrets: &mut Secrets) -> Cluster {
     cluster
 }
 
-/// What the cluster's state holds that nobody else may see.
-fn made(cluster: &Cluster, secrets: &mut Secrets) {
+/// What the cluster's state holds `now` that nobody else may see.
+fn made(cluster: &Cluster, secrets: &mut Secrets, now: &str) {
     let state = cluster.person.home().join(".local/share/maxim/clusters/acme");
     let read = |name: &str| fs::read_to_string(state.join(name)).unwrap();
-    secrets.plant_all(&serde_json::from_str(&read("secrets.json")).unwrap(), "secrets.json");
+    secrets.plant_all(&serde_json::from_str(&read("secrets.json")).unwrap(), &format!("secrets.json {now}"));
     for file in ["ca.key", "certificates/index.json"] {
-        secrets.plant_keys(&read(file), file);
+        secrets.plant_keys(&read(file), &format!("{file} {now}"));
     }
     assert!(secrets.0.len() >= 10, "{:?}", secrets.0.keys());
 }
@@ -167,7 +168,7 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
     let mut arguments = install_arguments(&cluster.file);
     arguments.push("-vv".to_owned());
     places.push(said(cluster.person.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).ok()));
-    made(&cluster, &mut secrets);
+    made(&cluster, &mut secrets, "at first");
 
     let passphrase = "a passphrase nobody guesses";
     secrets.plant("the member's password", passphrase);
@@ -181,8 +182,8 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
     places.push(said(cluster.person.run(&["user", "import", &list, "-vv", "-f", &cluster.file]).exits(2)));
     fs::remove_file(&list).unwrap();
     // What drifted on a host must not show what is in it; keys and passwords of every kind.
-    for host in cluster.testbed.hosts() {
-        host.sh(
+    for host in ["app1", "db1"] {
+        cluster.testbed.host(host).sh(
             "for f in $(grep -rlE 'password|requirepass|PRIVATE KEY' /etc/maxim) $(find /etc/maxim -name '*-password'); do \
                  echo '# drift' >>$f; done",
         )
@@ -207,11 +208,8 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
         places.push(said(outcome));
     }
     places.push(said(elsewhere(&cluster, &mut secrets)));
+    places.extend(operations(&cluster));
     places.extend(crashes(&cluster));
-    let seen = watch.end();
-    places.push(watched(&seen));
-    assert!(seen.may_dump.is_empty(), "a crash of these would write a core file: {:#?}", seen.may_dump);
-
     for host in cluster.testbed.hosts() {
         places.extend(places_of(host));
     }
@@ -225,6 +223,16 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
     assert!(missing.as_array().unwrap().iter().any(|one| one["host"] == "db1"), "{missing:#}");
     places.push(said(late));
     places.extend(crate::support::opened(&cluster.person, "late.tar.zst", &["app1"]));
+    // Another takes its place, with secrets of its own.
+    let spare = cluster.testbed.host("spare1");
+    let address = spare.address();
+    let replace = ["host", "replace", "db1", &address, "-f", &cluster.file, "--yes", "-vv"];
+    places.push(said(cluster.person.run(&delivered(&replace)).ok()));
+    made(&cluster, &mut secrets, "in the end");
+    places.extend([cluster.testbed.host("app1"), spare].into_iter().flat_map(places_of));
+    let seen = watch.end();
+    places.push(watched(&seen));
+    assert!(seen.may_dump.is_empty(), "a crash of these would write a core file: {:#?}", seen.may_dump);
     let home = files_below(cluster.person.home());
     assert!(
         home.iter().any(|(path, _)| path.contains("/journal/"))
@@ -239,6 +247,28 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
     places.extend(others);
     let found: Vec<_> = places.iter().flat_map(|(place, text)| secrets.found_in(place, text)).collect();
     assert!(found.is_empty(), "{found:#?}");
+}
+
+/// What is done with a cluster that serves: backups, one put back, a version forwards and back.
+fn operations(cluster: &Cluster) -> Vec<(String, String)> {
+    let next = crate::upgrade::version("next").display().to_string();
+    let upgrade = ["upgrade", "--bundle", &next, "-vv"];
+    let run = |arguments: &[&str]| {
+        let outcome = cluster.person.run(&[arguments, &["-f", &cluster.file, "--yes"]].concat());
+        said(outcome.ok())
+    };
+    let backups = [
+        &["backup", "create", "-vv"][..],
+        &["backup", "verify", "--share", "100", "-vv"],
+        &["backup", "drill", "-vv"],
+        &["backup", "schedule", "-vv"],
+        &["backup", "restore", "--overwrite", "-vv"],
+    ];
+    let mut places: Vec<_> = backups.iter().map(|arguments| run(&delivered(arguments))).collect();
+    places.push(run(&upgrade));
+    places.push(run(&["rollback", "-vv"]));
+    places.push(run(&delivered(&["backup", "list", "-vv"])));
+    places
 }
 
 /// The console's host keeps the state, and, as the one that makes backups by the schedule, what it needs for that: both for

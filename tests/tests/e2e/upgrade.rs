@@ -307,8 +307,15 @@ fn a_broken_version_is_taken_back_by_itself() {
     );
     let result = cluster.install().ok().result();
     let old = number(&cluster.person, bundle());
+    let (one, two) = (endpoint(&result, "xmpp", 0), endpoint(&result, "xmpp", 1));
+    let loads = [("here", &one, &two), ("there", &two, &one)]
+        .map(|(name, from, to)| Load::start(&cluster, name, true, &[from, to], &[to, from]));
     let failed = cluster.upgrade("broken").exits(1).says(&["taken back", &old]);
     print_gaps(&failed);
+    for load in loads {
+        load.goes_on(50);
+        nothing_doubled("taken back", &load.end_with_nothing_lost(&one));
+    }
     assert_eq!(cluster.im_versions(), [old.as_str(), old.as_str()]);
     let status = cluster.run(&["status"]).ok().result();
     assert_eq!(status["upgrade"]["phase"], "rolled_back", "{status:#}");
