@@ -135,13 +135,18 @@ impl Confirmations {
         inner.queued.is_empty() && inner.writing.is_empty()
     }
 
-    /// Waits until every mark is removed; `wake` has the writer take what is queued.
-    pub(crate) async fn settle<F: Future<Output = ()>>(&self, wake: impl Fn() -> F) {
+    /// Waits until every mark is removed, or those that `owner` has now; `wake` has the writer take what is queued.
+    pub(crate) async fn settle<F: Future<Output = ()>>(&self, owner: Option<&str>, wake: impl Fn() -> F) {
+        let ids = owner.map(|owner| self.of(owner)).unwrap_or_default();
+        let is_settled = || match owner {
+            Some(owner) => ids.is_empty() || self.of(owner).is_disjoint(&ids),
+            None => self.is_empty(),
+        };
         loop {
             let settled = self.settled.notified();
             let mut settled = std::pin::pin!(settled);
             settled.as_mut().enable();
-            if self.is_empty() {
+            if is_settled() {
                 return;
             }
             wake().await;

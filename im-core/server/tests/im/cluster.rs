@@ -114,33 +114,40 @@ async fn bodies_until(client: &mut Client, last: &str) -> Vec<String> {
     bodies
 }
 
-/// Once a node has gone nobody can ask it any more what its clients have confirmed: no mark of that is left by then.
+/// A message that a client of one node has confirmed is not handed out by another, wherever the client goes then.
 #[tokio::test]
-async fn what_was_confirmed_to_a_node_no_longer_waits_when_it_is_drained() {
+async fn what_was_confirmed_at_one_node_comes_from_no_other() {
     let services = Services::start();
     let one = Server::start_on(&format!("node: one\n{}", services.config())).await;
     let two = Server::start_on(&format!("node: two\n{}", services.config())).await;
     meet([&one, &two]).await;
     one.users(["alice", "bob"]).await;
     let mut alice = Client::online(&one, "alice", "a").await;
-    let mut bob = Client::online(&two, "bob", "b").await;
-    bob.send("<enable xmlns='urn:xmpp:sm:3'/>").await;
-    bob.until(|e| e.is("enabled", ns::SM)).await;
-    alice.send(&chat("bob@im.example", "before")).await;
-    assert_eq!(body(&bob.message().await), "before");
     let waiting = || services.sql("SELECT COUNT(*) FROM maxim.offline_message");
-    assert_eq!(waiting(), "1");
-    bob.send("<a xmlns='urn:xmpp:sm:3' h='1'/>").await;
-    let (admin, drain) = (two.admin(), Drain { deadline_seconds: 10 });
-    // Nobody lingers for a client that ends its stream as well.
-    let (drained, reason) = tokio::join!(admin.drain(drain), async {
-        let reason = bob.ended().await;
-        drop(bob);
-        reason
-    });
-    drained.unwrap();
-    assert_eq!(reason.as_deref(), Some("system-shutdown"));
-    assert_eq!(waiting(), "0");
+    for (how, text) in [("it leaves", "first"), ("its node is drained", "second")] {
+        let mut bob = Client::online(&two, "bob", "b").await;
+        bob.send("<enable xmlns='urn:xmpp:sm:3'/>").await;
+        bob.until(|e| e.is("enabled", ns::SM)).await;
+        alice.send(&chat("bob@im.example", text)).await;
+        assert_eq!(body(&bob.message().await), text);
+        assert_eq!(waiting(), "1");
+        bob.send("<a xmlns='urn:xmpp:sm:3' h='1'/>").await;
+        let (admin, drain) = (two.admin(), Drain { deadline_seconds: 10 });
+        if text == "first" {
+            bob.send("</stream:stream>").await;
+            assert_eq!(bob.ended().await, None);
+        } else {
+            // Nobody lingers for a client that ends its stream as well.
+            let (drained, reason) = tokio::join!(admin.drain(drain), async {
+                let reason = bob.ended().await;
+                drop(bob);
+                reason
+            });
+            drained.unwrap();
+            assert_eq!(reason.as_deref(), Some("system-shutdown"));
+        }
+        assert_eq!(waiting(), "0", "{how}");
+    }
 }
 
 /// What a session of another node holds is left to it; what a dead node's session held goes to one that lives, and

@@ -248,5 +248,7 @@ domain! {
         fn pending_owners(&self, since: i64, limit: u32) -> Vec<String>;
         /// Waits until all that was confirmed is on disk.
         fn settle(&self) -> ();
+        /// The same for what was confirmed to `owner` until now.
+        fn settle_for(&self, owner: &str) -> ();
     }
 }

@@ -356,9 +356,19 @@ macro_rules! impl_archive {
             }
 
             async fn settle(&self) -> Result<(), StoreError> {
+                self.settled(None).await
+            }
+
+            async fn settle_for(&self, owner: &str) -> Result<(), StoreError> {
+                self.settled(Some(owner)).await
+            }
+        }
+
+        impl $Store {
+            async fn settled(&self, owner: Option<&str>) -> Result<(), StoreError> {
                 let step = "noting deliveries";
                 let deadline = crate::server_store::DEADLINE;
-                tokio::time::timeout(deadline, self.inner.pipeline.settle()).await.map_err(|_| {
+                tokio::time::timeout(deadline, self.inner.pipeline.settle(owner)).await.map_err(|_| {
                     StoreError::Timeout { backend: NAME, step, seconds: deadline.as_secs() }
                 })
             }

@@ -136,12 +136,12 @@ impl Pipeline {
         });
     }
 
-    /// Waits until all that was confirmed is on disk.
-    pub(crate) async fn settle(&self) {
+    /// Waits until what was confirmed is on disk: all of it, or that of `owner`.
+    pub(crate) async fn settle(&self, owner: Option<&str>) {
         let wake = async || {
             let _ = self.tasks.send(Task::Wake).await;
         };
-        self.shared.confirmations.settle(wake).await;
+        self.shared.confirmations.settle(owner, wake).await;
     }
 
     /// What must not be read yet, as it is now: to be taken before a read.

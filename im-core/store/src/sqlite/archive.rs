@@ -140,7 +140,11 @@ impl Offline for SqliteStore {
     }
 
     async fn settle(&self) -> Result<(), StoreError> {
-        self.inner.writer.settle().await
+        self.inner.writer.settle(None).await
+    }
+
+    async fn settle_for(&self, owner: &str) -> Result<(), StoreError> {
+        self.inner.writer.settle(Some(owner)).await
     }
 }
 

@@ -123,13 +123,13 @@ impl Writer {
         });
     }
 
-    /// Waits until all that was confirmed is on disk.
-    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+    /// Waits until what was confirmed is on disk: all of it, or that of `owner`.
+    pub(super) async fn settle(&self, owner: Option<&str>) -> Result<(), StoreError> {
         let wake = async || {
             let _ = self.tasks.send(Task::Wake).await;
         };
         let step = "noting deliveries";
-        timeout(DEADLINE, self.confirmations.settle(wake)).await.map_err(|_| StoreError::Timeout {
+        timeout(DEADLINE, self.confirmations.settle(owner, wake)).await.map_err(|_| StoreError::Timeout {
             backend: NAME,
             step,
             seconds: DEADLINE.as_secs(),
