@@ -190,7 +190,7 @@ fn a_timer_beside_the_database_proves_sets_by_restoring_them() {
     assert!(record["drill"]["rows"].as_u64().unwrap() > 0 && record["trouble"] == "", "{record:#}");
     // Nothing is left of what was restored to look at it, and what serves was not touched.
     let app = site.cluster.testbed.host("app1");
-    let left = "find /var/lib/maxim /tmp -maxdepth 3 -name '*drill*'; pgrep -af '[d]rill' || true";
+    let left = "find /var/lib/maxim /tmp -maxdepth 3 -name '*drill*'; ps -eo args | grep '[m]axim-im.*drill' || true";
     assert_eq!(app.sh(left).unwrap(), "");
     site.cluster.wait_well();
     site.cluster.chat(&site.installed, "after");
