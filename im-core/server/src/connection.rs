@@ -24,7 +24,7 @@ use im_proto::stanza::StanzaKind;
 use im_proto::xml::frame::Mode;
 use im_proto::xml::scan::Attr;
 use im_proto::{Framer, Item, Limits, XmlError};
-use im_store::{Ack, MessageId, Offline as _, Store, StoreError};
+use im_store::{Ack, MessageId, Store, StoreError};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::core::Core;
@@ -393,20 +393,6 @@ async fn write_out(
     }
 }
 
-/// Other nodes ask this one what an account was handed for as long as it has a session here. What its client has confirmed
-/// is on disk before the session goes: the client may be at another node a moment later, and be handed it again.
-async fn confirmed(core: &Core, session: &Session) {
-    let bare = session.address.bare();
-    if core.live.is_single_node() || core.store.confirming(bare).is_empty() {
-        return;
-    }
-    match tokio::time::timeout(PARTING, core.store.settle_for(bare)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => core.report("cannot write what a client has confirmed", &error),
-        Err(_) => tracing::warn!("what a client has confirmed was not written within {PARTING:?}"),
-    }
-}
-
 async fn finish_session(
     mut connection: Connection,
     mut state: Inbound,
@@ -447,7 +433,6 @@ async fn finish_session(
     if stays {
         crate::presence::await_resumption(&core, &session, generation);
     } else {
-        Box::pin(confirmed(&core, &session)).await;
         crate::presence::session_ended(&core, &session).await;
     }
     // The stream's end is said after the session's, so that a client that waits for it finds the session gone.

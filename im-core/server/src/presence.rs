@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use im_proto::stanza::{self, Rewrite, StanzaKind};
 use im_proto::{Address, StanzaError, ns};
-use im_store::{LastActivity, Profiles as _, Rosters as _};
+use im_store::{LastActivity, Offline as _, Profiles as _, Rosters as _};
 
 use crate::connection::End;
 use crate::core::Core;
@@ -329,6 +329,23 @@ async fn set_last_activity(core: &Core, session: &Session, status: String) {
     }
 }
 
+/// What clients have confirmed is written within this, or the session goes all the same.
+const WRITTEN: Duration = Duration::from_secs(2);
+
+/// Other nodes ask this one what an account was handed for as long as the directory has a session of it here. What its
+/// client has confirmed is on disk before that ends: the client may be at another node a moment later, and be handed it
+/// again.
+async fn write_confirmed(core: &Core, session: &Session) {
+    let bare = session.address.bare();
+    if core.store.confirming(bare).is_empty() {
+        return;
+    }
+    // One that takes too long costs nothing but that some of it comes again.
+    if let Ok(Err(error)) = tokio::time::timeout(WRITTEN, core.store.settle_for(bare)).await {
+        core.report("cannot write what a client has confirmed", &error);
+    }
+}
+
 /// Ends a session for good: takes it out of the directory, tells those who saw it, and has what it did not confirm
 /// handed to another one of the account. The second time nothing is done.
 pub async fn session_ended(core: &Arc<Core>, session: &Arc<Session>) {
@@ -342,11 +359,12 @@ pub async fn session_ended(core: &Arc<Core>, session: &Arc<Session>) {
     if !session.quiet {
         core.metrics.sessions.add(-1);
     }
-    if !core.live.is_single_node()
-        && let Err(error) =
-            core.live.unregister(session.address.bare(), session.resource(), session.token).await
-    {
-        core.report("cannot tell the other nodes of the end of a session", &error);
+    if !core.live.is_single_node() {
+        write_confirmed(core, session).await;
+        let ended = core.live.unregister(session.address.bare(), session.resource(), session.token).await;
+        if let Err(error) = ended {
+            core.report("cannot tell the other nodes of the end of a session", &error);
+        }
     }
     // Whoever took over the resource is there under the same address, and must not be said to be gone.
     let replaced = routing::session(core, &session.address).is_some_and(|other| other.priority().is_some());

@@ -437,7 +437,8 @@ pub async fn drain(core: &Arc<Core>, deadline: Duration) {
     match tokio::time::timeout(rest, core.store.settle()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => core.report("cannot write what clients have confirmed", &error),
-        Err(_) => tracing::warn!("what clients have confirmed was not written within {rest:?}"),
+        // Some of it may come again.
+        Err(_) => tracing::warn!("what clients have confirmed was not written in time"),
     }
 }
 
