@@ -9,7 +9,7 @@
 use crate::cluster::{Cluster, DOMAIN, endpoint};
 use crate::product::{Outcome, Person, authority, cluster_file, delivered, install_arguments};
 use maxim_tests::chat::{Chat, Server, Tls};
-use maxim_tests::hosts::{HostSpec, wait_for};
+use maxim_tests::hosts::{Host, HostSpec, wait_for};
 use maxim_tests::traffic::{Open, Sender, archived};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -192,6 +192,12 @@ fn a_timer_beside_the_database_proves_sets_by_restoring_them() {
     let app = site.cluster.testbed.host("app1");
     let left = "find /var/lib/maxim /tmp -maxdepth 3 -name '*drill*'; ps -eo args | grep '[m]axim-im.*drill' || true";
     assert_eq!(app.sh(left).unwrap(), "");
+    let roles = app
+        .sh("main=$(systemctl show -p MainPID --value maxim-postgresql); chroot /proc/$main/root sh -c \
+             '$(ls /usr/lib/postgresql/*/bin/psql | tail -n 1) -h /run/maxim/postgresql -U postgres -Atc \
+             \"select rolname from pg_roles union select datname from pg_database\" postgres'")
+        .unwrap();
+    assert!(roles.contains("maxim\n") && !roles.contains("drill"), "{roles}");
     site.cluster.wait_well();
     site.cluster.chat(&site.installed, "after");
 }
@@ -239,10 +245,17 @@ fn the_keeper_may_back_up_and_nothing_else(site: &Site) {
     let stream = format!("{}\n{{\"size\":{}}}\n{sql}{{\"size\":0}}", load("maxim_drill", true), sql.len());
     let said = ask(&stream);
     assert!(said.contains("no dump that this host has made"), "{said}");
-    let image = "main=$(systemctl show -p MainPID --value maxim-mariadb); chroot /proc/$main/root /usr/bin/mariadb \
-                 -N -S /run/maxim/mariadb/mariadb.sock -e 'show databases'";
-    let databases = db.sh(image).unwrap();
+    let databases = administrator(db, "show databases");
     assert!(!databases.contains("planted") && !databases.contains("drill"), "{databases}");
+}
+
+/// What the MariaDB of a host answers its administrator.
+fn administrator(db: &Host, sql: &str) -> String {
+    db.sh(&format!(
+        "main=$(systemctl show -p MainPID --value maxim-mariadb); chroot /proc/$main/root /usr/bin/mariadb -N \
+         -S /run/maxim/mariadb/mariadb.sock -e '{sql}'"
+    ))
+    .unwrap()
 }
 
 /// What was acknowledged before a set that was made by the service of the timer, with messages under way.
@@ -274,6 +287,9 @@ fn written_while_a_set_is_made(site: &Site, count: usize) -> BTreeSet<String> {
     assert_eq!(record["drill"]["set"].as_str(), Some(set));
     assert!(record["drill"]["rows"].as_u64().unwrap() as usize >= count, "{record:#}");
     assert_eq!(record["trouble"], "", "{record:#}");
+    // Neither the copy nor the account that loaded it is left.
+    let left = administrator(site.cluster.testbed.host("db1"), "show databases; select user from mysql.user");
+    assert!(!left.contains("drill") && !left.contains("nobody"), "{left}");
     println!("{count} messages: {record:#}");
     let shown = site.cluster.person.run(&["status", "-f", &site.cluster.file]).ok();
     shown.says(&["backup:", "verified:", "proven restore:", set]);

@@ -79,20 +79,24 @@ impl Folders {
 
     /// A database of this name on a server of this deployment.
     fn is_database(&self, source: &Source, name: &str) -> bool {
-        let (role, service, socket, database, notes) = match source {
-            Source::Mariadb { service, socket, database, notes } => {
-                (Role::Mariadb, service, socket, database, notes)
-            }
-            Source::Postgresql { service, socket, database, notes } => {
-                (Role::Postgresql, service, socket, database, notes)
-            }
+        let notes = format!("{}/backup/{NOTES}", self.data);
+        let wanted = match source {
+            Source::Mariadb { .. } => Source::Mariadb {
+                service: Role::Mariadb.service(),
+                socket: format!("{}/mariadb/mariadb.sock", self.run),
+                database: name.to_owned(),
+                notes,
+            },
+            Source::Postgresql { .. } => Source::Postgresql {
+                service: Role::Postgresql.service(),
+                // To PostgreSQL's programs a list with commas is several servers, elsewhere too.
+                socket: format!("{}/postgresql", self.run),
+                database: name.to_owned(),
+                notes,
+            },
             Source::Sqlite { .. } | Source::Tree { .. } => return false,
         };
-        // A socket that is no path would be another host's name.
-        *service == role.service()
-            && database == name
-            && socket.starts_with('/')
-            && *notes == format!("{}/backup/{NOTES}", self.data)
+        *source == wanted
     }
 }
 
@@ -158,12 +162,16 @@ mod tests {
             body: Secret::default(),
         };
         let backup = Request::Backup;
-        let elsewhere = Source::Postgresql {
+        let postgresql = |socket: &str| Source::Postgresql {
             service: "maxim-postgresql".into(),
-            socket: "db.example".into(),
+            socket: socket.into(),
             database: "maxim".into(),
             notes: "/var/lib/maxim/backup/dumps".into(),
         };
+        let mut other_socket = database("maxim");
+        if let Source::Mariadb { socket, .. } = &mut other_socket {
+            *socket = "/var/lib/maxim/im/uploads/mine.sock".into();
+        }
         let mut noted_elsewhere = database("maxim_drill");
         if let Source::Mariadb { notes, .. } = &mut noted_elsewhere {
             *notes = "/var/lib/maxim/im/uploads".into();
@@ -175,6 +183,7 @@ mod tests {
             backup(BackupRequest::Send { source: database("maxim") }),
             backup(BackupRequest::Send { source: tree("/var/lib/maxim/im/uploads") }),
             backup(BackupRequest::Sum { source: database("maxim") }),
+            backup(BackupRequest::Send { source: postgresql("/run/maxim/postgresql") }),
             backup(BackupRequest::Measure { source: database("maxim_drill") }),
             load(database("maxim_drill"), true),
             backup(BackupRequest::Prepare { source: database("maxim_drill") }),
@@ -195,7 +204,9 @@ mod tests {
             load(noted_elsewhere, true),
             backup(BackupRequest::Prepare { source: database("maxim") }),
             backup(BackupRequest::Discard { source: database("maxim") }),
-            backup(BackupRequest::Send { source: elsewhere }),
+            backup(BackupRequest::Send { source: postgresql("db.example") }),
+            backup(BackupRequest::Send { source: postgresql("/run/maxim/postgresql,192.0.2.7") }),
+            backup(BackupRequest::Send { source: other_socket }),
             load(tree("/var/lib/maxim/im/uploads"), true),
             backup(BackupRequest::Send { source: tree("/etc") }),
             backup(BackupRequest::Send { source: tree("/var/lib/maxim/im/uploads/../../console") }),

@@ -1,36 +1,126 @@
 //! Loading a dump into a database of a server, beside the one that serves.
+//!
+//! A dump is SQL, and what it makes can hold code that runs while it is loaded or changed (triggers, checks, functions):
+//! whoever had the IM core's account may have put some there. A restore is a person's decision, and loads as the
+//! administrator. A drill is not: it loads as an account that has rights on its copy alone (MariaDB), or those of the IM
+//! core (PostgreSQL), by a client that runs as `nobody`.
 
 use super::child::{self, Running};
 use super::own::Known;
 use super::pack::Unpacker;
-use super::server::{Database, END};
+use super::server::{Database, END, pattern};
 use super::stream;
 use super::sums::{Lines, Scanner};
 use crate::error::{Failure, Result};
 use crate::link::raw::Channel;
-use crate::tasks::sql::server::Server;
+use crate::tasks::sql::server::{Server, literal};
 use maxim_model::task::SqlEngine;
 use maxim_model::wire::Reply;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The system's user with no rights, as every distribution has it.
+const NOBODY: u32 = 65534;
 /// The end of loading: indexes are made and everything is committed.
 const LOADED: Duration = Duration::from_hours(2);
 /// Statistics of a large database.
 const ANALYSED: Duration = Duration::from_mins(30);
 
 impl Database {
+    /// The account that loads a drill's copy. MariaDB's socket tells it by the name of the system's user.
+    fn loader(&self) -> &str {
+        match self.access.engine {
+            SqlEngine::Mariadb => "nobody",
+            SqlEngine::Postgresql => &self.name,
+        }
+    }
+
+    /// Makes that account, with rights on an empty database.
+    fn make_loader(&self, server: &Server<'_>, database: &str) -> Result<()> {
+        let (loader, account) = (self.loader(), self.account());
+        let sql = match self.access.engine {
+            SqlEngine::Mariadb => format!(
+                "DROP USER IF EXISTS {loader}@localhost;\n\
+                 CREATE USER {loader}@localhost IDENTIFIED VIA unix_socket;\n\
+                 GRANT ALL PRIVILEGES ON `{}`.* TO {loader}@localhost;\n",
+                pattern(database)
+            ),
+            SqlEngine::Postgresql => {
+                let known = format!("SELECT 1 FROM pg_roles WHERE rolname = {};\n", literal(loader));
+                let made = if server.run("postgres", known)?.is_empty() {
+                    format!("CREATE ROLE \"{loader}\" LOGIN IN ROLE \"{account}\";\n")
+                } else {
+                    String::new()
+                };
+                // Whoever owns a database may make tables in it.
+                format!("{made}ALTER DATABASE \"{database}\" OWNER TO \"{account}\";\n")
+            }
+        };
+        server.run("postgres", sql).map(drop)
+    }
+
+    /// Removes it, once its database is gone.
+    pub(super) fn drop_loader(&self, server: &Server<'_>) -> Result<()> {
+        if !self.is_drill() {
+            return Ok(());
+        }
+        let loader = self.loader();
+        let sql = match self.access.engine {
+            SqlEngine::Mariadb => format!("DROP USER IF EXISTS {loader}@localhost;\n"),
+            SqlEngine::Postgresql => format!("DROP ROLE IF EXISTS \"{loader}\";\n"),
+        };
+        server.run("postgres", sql).map(drop)
+    }
+
+    /// Changes something in a drill's copy.
+    pub(super) fn change_as_loader(
+        &self,
+        server: &Server<'_>,
+        name: &str,
+        sql: &str,
+        within: Duration,
+    ) -> Result<()> {
+        let mut client = self.load(server, name)?;
+        let mut input = client.stdin()?;
+        let written = input.write_all(sql.as_bytes());
+        drop(input);
+        client.check(within)?;
+        written.map_err(|error| Failure::Invalid(format!("the database's client went away: {error}")))
+    }
+
+    /// The group of the server's socket, which whoever connects must have.
+    fn group(&self, server: &Server<'_>) -> Result<u32> {
+        let socket = Path::new(&self.access.socket);
+        let folder = match self.access.engine {
+            SqlEngine::Mariadb => socket.parent().unwrap_or(socket),
+            SqlEngine::Postgresql => socket,
+        };
+        let folder = PathBuf::from(format!("{}{}", server.root(), folder.display()));
+        Ok(std::fs::metadata(&folder).map_err(Failure::file("look at", &folder))?.gid())
+    }
+
     /// Starts the client that reads a dump.
     fn load(&self, server: &Server<'_>, name: &str) -> Result<Running> {
         let socket = &self.access.socket;
-        let administrator = &self.access.administrator;
-        let mut arguments = vec![server.root(), server.client()?];
+        let mut arguments = Vec::new();
+        let administrator = if self.is_drill() {
+            let group = self.group(server)?;
+            arguments.push(format!("--userspec={NOBODY}:{group}"));
+            arguments.push(format!("--groups={group}"));
+            self.loader()
+        } else {
+            &self.access.administrator
+        };
+        arguments.extend([server.root(), server.client()?]);
         match self.access.engine {
             SqlEngine::Mariadb => {
                 let fixed = [
                     "--no-defaults",
                     "--protocol=socket",
                     "--binary-mode",
+                    "--local-infile=0",
                     "--default-character-set=binary",
                     "--max-allowed-packet=64M",
                 ];
@@ -64,6 +154,9 @@ impl Database {
         let before = self.server()?;
         Self::drop_database(&before, &name)?;
         before.create_schema(&name)?;
+        if self.is_drill() {
+            self.make_loader(&before, &name)?;
+        }
         // Loading may take hours: each statement after it is of a server of its own, with time of its own.
         let set = |sql: &str| self.server()?.run("", sql.to_owned()).map(drop);
         let outcome = without_statistics(self.access.engine, set, || self.loaded(channel, &name, own));

@@ -1,5 +1,5 @@
-//! What this host has dumped itself, so that an agent for backups may load that again and nothing else: a dump is SQL
-//! that the server's administrator executes, so who may load any is root.
+//! What this host has dumped itself, so that an agent for backups may load that again and nothing else. (That what a dump
+//! holds does no harm is seen to by the account that loads it; see `loading`.)
 //!
 //! A dump that went out whole is noted as the hashes of its blocks, in a file of a folder that only root reads
 //! ([`Noting`]). What comes in is held back block by block until a dump of this host is known that has gone the same way so
@@ -18,7 +18,7 @@ const BLOCK: usize = 1 << 20;
 /// Bytes of a hash.
 const HASH: usize = 32;
 /// Dumps that are remembered.
-const KEPT: usize = 8;
+const KEPT: usize = 32;
 
 /// Hands a dump on and hashes it.
 pub struct Noting<'a> {

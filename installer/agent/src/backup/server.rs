@@ -30,7 +30,7 @@ const CHANGE: Duration = Duration::from_mins(4);
 pub(super) const END: Duration = Duration::from_mins(1);
 
 /// A name as rights have it, where `_` stands for any letter.
-fn pattern(name: &str) -> String {
+pub(super) fn pattern(name: &str) -> String {
     name.replace('_', "\\_")
 }
 
@@ -70,8 +70,13 @@ impl Database {
     }
 
     /// The account whose database it is, named as that: a drill's copy belongs to the same.
-    fn account(&self) -> &str {
+    pub(super) fn account(&self) -> &str {
         self.name.strip_suffix(DRILL).unwrap_or(&self.name)
+    }
+
+    /// Whether this is a drill's copy.
+    pub(super) fn is_drill(&self) -> bool {
+        self.name.ends_with(DRILL)
     }
 
     pub(super) fn received(&self) -> String {
@@ -356,9 +361,9 @@ impl Database {
             SqlEngine::Mariadb => format!("`{received}`.account"),
             SqlEngine::Postgresql => "account".to_owned(),
         };
-        // It reads all accounts.
+        // It reads all accounts. Triggers that somebody put there run with the rights of who changes something.
         let younger = format!("UPDATE {table} SET created_at = {now} WHERE kind = 'canary';\n");
-        server.run_within(CHANGE, &received, younger).map(drop)
+        self.change_as_loader(&server, &received, &younger, CHANGE)
     }
 
     /// Hosts that the IM core's account may come from.
@@ -393,6 +398,7 @@ impl Database {
         let server = self.server()?;
         self.forget_rights(&server)?;
         Self::drop_database(&server, &self.received())?;
-        Self::drop_database(&server, &self.replaced())
+        Self::drop_database(&server, &self.replaced())?;
+        self.drop_loader(&server)
     }
 }
