@@ -137,7 +137,7 @@ fn backups(record: &BackupRecord, messages: &Messages, style: Style) -> String {
     if !record.trouble.is_empty() {
         let words = messages.with(
             "status-backup-trouble",
-            values!["age" => since(record.trouble_unix), "trouble" => record.trouble.as_str()],
+            values!["age" => since(record.trouble_unix), "trouble" => messages.own(&record.trouble)],
         );
         text.push_str(&format!("{}\n", style.red(&words)));
     }

@@ -165,6 +165,7 @@ impl Progress {
                 }
             }
             EventKind::TaskFailed { host, step, cause, hint, .. } => {
+                let (cause, hint) = (messages.own(cause), messages.own(hint));
                 // The error at the end says it again when the whole run fails by it; here it is told at once.
                 if !self.terminal || self.verbose > 0 {
                     self.line(&format!("    {} {host}  {step}: {cause}", self.style.red("✗")));
