@@ -336,8 +336,6 @@ impl Upgrade<'_> {
         record::save(&context.state, &mut record)?;
         // What is wanted from now on; a host that waits for its turn is seen to run another version.
         context.state.save_installed(&next.installed)?;
-        // Whoever goes on elsewhere without this control host must not install in between.
-        state::copy::publish(run, sessions)?;
         let switched =
             run.emitter.phase("switch", || self.turns(sessions, material, &next, &well, &mut record));
         match switched {
