@@ -13,7 +13,7 @@ use super::stream;
 use super::sums::{Lines, Scanner};
 use crate::error::{Failure, Result};
 use crate::link::raw::Channel;
-use crate::tasks::sql::server::{Server, literal};
+use crate::tasks::sql::server::{Server, literal, quoted};
 use maxim_model::task::SqlEngine;
 use maxim_model::wire::Reply;
 use std::io::Write;
@@ -67,11 +67,18 @@ impl Database {
             return Ok(());
         }
         let loader = self.loader();
-        let sql = match self.access.engine {
-            SqlEngine::Mariadb => format!("DROP USER IF EXISTS {loader}@localhost;\n"),
-            SqlEngine::Postgresql => format!("DROP ROLE IF EXISTS \"{loader}\";\n"),
-        };
-        server.run("postgres", sql).map(drop)
+        if self.access.engine == SqlEngine::Mariadb {
+            return server.run("", format!("DROP USER IF EXISTS {loader}@localhost;\n")).map(drop);
+        }
+        let known = format!("SELECT 1 FROM pg_roles WHERE rolname = {};\n", literal(loader));
+        if server.run("postgres", known)?.is_empty() {
+            return Ok(());
+        }
+        // Rights that somebody gave it in the database that serves would keep it there.
+        if server.has_schema(self.account())? {
+            server.run(self.account(), format!("DROP OWNED BY \"{loader}\";\n"))?;
+        }
+        server.run("postgres", format!("DROP ROLE \"{loader}\";\n")).map(drop)
     }
 
     /// Changes something in a drill's copy.
@@ -161,6 +168,8 @@ impl Database {
         let set = |sql: &str| self.server()?.run("", sql.to_owned()).map(drop);
         let outcome = without_statistics(self.access.engine, set, || self.loaded(channel, &name, own));
         match &outcome {
+            // Nobody asks much of a copy that is removed in a moment.
+            Ok(_) if self.is_drill() => {}
             // The server makes statistics by itself, only later: without them nothing is wrong with what was loaded.
             Ok(_) => drop(self.analyse(&name)),
             // Half a database is of no use; what remains of it is dropped by the next run too.
@@ -230,7 +239,8 @@ impl Database {
         match self.access.engine {
             SqlEngine::Mariadb => {
                 let tables = Self::tables(&server, name)?;
-                let names: Vec<String> = tables.iter().map(|table| format!("`{name}`.`{table}`")).collect();
+                let names: Vec<String> =
+                    tables.iter().map(|table| format!("`{name}`.{}", quoted(table))).collect();
                 if names.is_empty() {
                     return Ok(());
                 }

@@ -12,7 +12,7 @@ use super::sums::{Dialect, Lines, Scanner};
 use crate::deadline::Deadline;
 use crate::error::{Failure, Result};
 use crate::link::raw::Channel;
-use crate::tasks::sql::server::{Server, literal, server};
+use crate::tasks::sql::server::{Server, literal, quoted, server};
 use maxim_model::backup::TableSum;
 use maxim_model::backup::wire::{BackupReply, DRILL};
 use maxim_model::task::{SqlAccess, SqlEngine};
@@ -297,8 +297,9 @@ impl Database {
                 server.create_schema(name)?;
                 let moves: Vec<String> = outgoing
                     .iter()
-                    .map(|table| format!("`{name}`.`{table}` TO `{old}`.`{table}`"))
-                    .chain(incoming.iter().map(|table| format!("`{new}`.`{table}` TO `{name}`.`{table}`")))
+                    .map(|table| (quoted(table), name, &old))
+                    .chain(incoming.iter().map(|table| (quoted(table), &new, name)))
+                    .map(|(table, from, to)| format!("`{from}`.{table} TO `{to}`.{table}"))
                     .collect();
                 if !moves.is_empty() {
                     server.run_within(CHANGE, "", format!("RENAME TABLE {};\n", moves.join(", ")))?;

@@ -282,13 +282,15 @@ fn start(run: &Run<'_>, session: &mut Session<'_>, mut request: DrillRequest) ->
 
 /// The scratch goes, whatever came out.
 fn clean(run: &Run<'_>, sessions: &mut [Session<'_>], at: usize, im: usize, origin: &Origin, folder: &str) {
-    let cleaned = (|| {
+    let discarded = writer(&mut sessions[at]).and_then(|agent| {
         let discard = BackupRequest::Discard { source: origin.source.clone() };
-        ask(writer(&mut sessions[at])?, "drill", discard, Duration::from_mins(10))?;
+        ask(agent, "drill", discard, Duration::from_mins(10)).map(drop)
+    });
+    let removed = writer(&mut sessions[im]).and_then(|agent| {
         let absent = tasks::task("backup/drill", TaskKind::Absent(AbsentTask::Tree(folder.to_owned())));
-        tasks::apply(run, writer(&mut sessions[im])?, absent)
-    })();
-    if let Err(error) = cleaned {
+        tasks::apply(run, agent, absent)
+    });
+    for error in [discarded.err(), removed.err()].into_iter().flatten() {
         run.emitter.warn(&error.host, "drill", error.cause, "the next drill removes what is left of it");
     }
 }

@@ -16,7 +16,7 @@ use crate::phases::probe::{self, DiskProbe};
 use crate::phases::{connect, measure};
 use crate::run::{Run, Session};
 use crate::state;
-use maxim_model::names::Stage;
+use maxim_model::names::{Role, Stage};
 use maxim_model::plan::Plan;
 use maxim_model::status::ComponentStatus;
 use maxim_model::task::{AbsentTask, Task, TaskKind};
@@ -107,7 +107,8 @@ pub(super) fn rollback_with(run: &Run<'_>, options: RollbackOptions) -> Result<R
 }
 
 /// Hosts that nobody answers at are absent from here on when an upgrade was broken off with them: the others do not wait
-/// for a host that may be gone for good. Once every host runs one version there is no such haste, and none is left out.
+/// for a host that may be gone for good. Not without the host that keeps the state; and once every host runs one version
+/// there is no such haste, and none is left out.
 fn go_on_without_the_dead(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
@@ -115,7 +116,10 @@ fn go_on_without_the_dead(
 ) -> Result<(), EngineError> {
     let is_dead = |session: &Session<'_>| session.error.as_ref().is_some_and(connect::is_unreached);
     let broken_off = matches!(record.phase, Phase::Switching | Phase::RollingBack);
-    if broken_off && !sessions.iter().all(is_dead) {
+    // It alone could say that another control host has gone on from here.
+    let keeps_state = |session: &Session<'_>| session.host.roles.contains(&Role::Console);
+    let unsure = sessions.iter().any(|session| is_dead(session) && keeps_state(session));
+    if broken_off && !unsure {
         for session in sessions.iter_mut().filter(|session| is_dead(session)) {
             session.absent = true;
             let cause = session.error.take().map(|error| error.cause).unwrap_or_default();

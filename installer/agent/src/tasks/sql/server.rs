@@ -26,6 +26,11 @@ pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
+/// A name of MariaDB, whatever it is.
+pub fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
 /// The server, if its service runs.
 pub fn server(access: &SqlAccess, deadline: Deadline) -> Result<Option<Server<'_>>> {
     let keeper = keeper(&ServiceManager::Systemd);
@@ -122,6 +127,8 @@ impl Server<'_> {
                         &root,
                         &client,
                         "--no-defaults",
+                        // The client has commands of the shell: none in what it is sent.
+                        "--binary-mode",
                         "--batch",
                         "--raw",
                         "--skip-column-names",
@@ -153,6 +160,12 @@ impl Server<'_> {
                     ],
                 )?
             }
+        };
+        // What somebody made in the database under the name of what the system has is not taken for it
+        // (PostgreSQL documentation, "Writing SECURITY DEFINER Functions Safely").
+        let sql = match self.access.engine {
+            SqlEngine::Mariadb => sql,
+            SqlEngine::Postgresql => format!("SET search_path = pg_catalog, pg_temp;\n{sql}"),
         };
         let output = invocation.stdin(Secret::new(sql)).run(self.patience(at_most))?;
         if !output.status.success() {
