@@ -131,25 +131,30 @@ fn a_machine_at_the_old_address_takes_the_place_of_a_dead_one() {
     );
     let result = cluster.install().ok().result();
     let address = cluster.testbed.host("app2").address();
-    let pins = cluster.person.home().join(".local/share/maxim/clusters/acme/known_hosts");
-    let before = fs::read_to_string(&pins).unwrap();
+    let pins = || {
+        let path = cluster.person.home().join(".local/share/maxim/clusters/acme/known_hosts");
+        let mut lines: Vec<_> = fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let before = pins();
     cluster.testbed.put_another_machine("app2").unwrap();
 
     // It is not the machine that was known, so nothing is put there by anything else.
     cluster.install().exits(3).says(&["app2", "key"]);
     cluster.replace(&["app2", &address]).exits(3).says(&["app2", "ssh-keygen -R"]);
-    assert_eq!(fs::read_to_string(&pins).unwrap(), before, "what was known stays when it is refused");
+    assert_eq!(pins(), before, "what was known stays when it is refused");
     // Now the operator has seen to it that the new key is known.
     fs::copy(cluster.testbed.known_hosts(), cluster.person.home().join(".ssh/known_hosts")).unwrap();
     cluster.replace(&["app2", &address, "--dry-run"]).exits(3).says(&["app2", "Without --dry-run"]);
     let command = ["host", "replace", "app2", &address, "-f", &cluster.file];
     cluster.person.types(&delivered(&command), "y\n").exits(1).says(&["app2"]);
-    assert_eq!(fs::read_to_string(&pins).unwrap(), before, "nor is it forgotten when the plan is declined");
+    assert_eq!(pins(), before, "nor is it forgotten when the plan is declined");
     assert_ne!(cluster.testbed.host("app2").exec("test -e /etc/maxim").unwrap().code, 0);
 
     let done = cluster.person.types(&delivered(&command), "app2\n").ok();
     done.says(&["certificate", "app2"]);
-    assert_ne!(fs::read_to_string(&pins).unwrap(), before);
+    assert_ne!(pins(), before);
     cluster.wait_well();
     assert_eq!(cluster.install().ok().changes(), 0, "nothing is left to do");
     cluster.chat(&result, "elsewhere");
