@@ -119,7 +119,7 @@ fn go_on_without_the_dead(
     // It alone could say that another control host has gone on from here.
     let keeps_state = |session: &Session<'_>| session.host.roles.contains(&Role::Console);
     let unsure = sessions.iter().any(|session| is_dead(session) && keeps_state(session));
-    if broken_off && !unsure {
+    if broken_off && !unsure && !sessions.iter().all(is_dead) {
         for session in sessions.iter_mut().filter(|session| is_dead(session)) {
             session.absent = true;
             let cause = session.error.take().map(|error| error.cause).unwrap_or_default();

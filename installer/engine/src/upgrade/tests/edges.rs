@@ -248,7 +248,11 @@ fn a_rollback_does_not_wait_for_a_host_that_died_while_an_upgrade_was_broken_off
     let state = &next.context.state;
     let installed = state.installed().unwrap().unwrap();
     record::refuse_replacement(state, &installed, &Delivery::None, "b").unwrap();
+    // Nothing is decided without the host that keeps the state.
+    next.fleet.with("c", |state| state.unreachable = true);
+    assert_eq!((next.rollback().unwrap_err().exit_code(), next.applied()), (3, now));
     // It is back: the same command takes it back too.
+    next.fleet.with("c", |state| state.unreachable = false);
     next.fleet.with("b", |state| state.unreachable = false);
     assert!(next.rollback().unwrap() > 0);
     assert_eq!((next.applied(), next.phase()), (before, Phase::RolledBack));
