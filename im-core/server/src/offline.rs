@@ -16,7 +16,7 @@
 //! What is not handed out to the end (the connection is lost, the client leaves) stays in the store: another
 //! session gets it by [`wake`], or the next one that becomes available. See `docs/decisions/0008-delivery.md`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -213,24 +213,31 @@ async fn hand_out_pages(
             }
         };
         failures = 0;
-        let Some(last) = page.last().map(|message| message.id) else {
+        let last = page.last().map(|message| message.id);
+        // What came meanwhile is this session's too, whoever else holds it or has confirmed it already.
+        let kept = session.kept(last);
+        if page.is_empty() && kept.is_empty() {
             if session.caught_up() {
                 return Ok(());
             }
             continue;
-        };
-        for message in page.iter().filter(|m| !held.contains(&m.id) && !session.had(m.id)) {
+        }
+        let since = session.behind_since();
+        let stored = page.iter().filter(|message| !held.contains(&message.id)).map(|message| {
+            let late = message.id.timestamp_ms() < since;
+            (message.id, stamped(message, bare, late.then_some(core.domain.as_str())))
+        });
+        let batch: BTreeMap<MessageId, Bytes> = stored.chain(kept).collect();
+        for (id, stanza) in batch.into_iter().filter(|(id, _)| !session.had(*id)) {
             serving.wait_for_room(core).await?;
-            let late = message.id.timestamp_ms() < session.behind_since();
-            let stanza = stamped(message, bare, late.then_some(core.domain.as_str()));
-            if !session.hand_out(&stanza, message.id) {
+            if !session.hand_out(&stanza, id) {
                 return Err(Stop::End);
             }
             if !session.quiet {
                 core.metrics.messages_delivered.add(1);
             }
         }
-        cursor = Some(last);
+        cursor = last.or(cursor);
     }
 }
 

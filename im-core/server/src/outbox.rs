@@ -5,9 +5,10 @@
 //! in until the client has it: with stream management (XEP-0198) until it is acknowledged, without until its
 //! bytes were written. Then a [`Receipts`] is told, under the same lock, so that whoever looks sees it either held
 //! or confirmed. When there is no room for a message that waits in the store anyway, it is not taken, and the session is
-//! *behind*: [`crate::offline`] hands it what waits, in order, as fast as it confirms.
+//! *behind*: [`crate::offline`] hands it what waits, in order, as fast as it confirms. Some of what comes meanwhile is
+//! kept, because another session may be the first to confirm it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -90,8 +91,35 @@ struct Behind {
     served: bool,
     /// The first message that came meanwhile.
     missed: Option<MessageId>,
+    /// What came meanwhile, as much as there is room for: another session of the account may confirm it, and then it
+    /// is not in the store any more.
+    kept: BTreeMap<MessageId, Bytes>,
+    /// Bytes of that.
+    kept_bytes: usize,
     /// When this began, in milliseconds since 1970-01-01 UTC.
     since: i64,
+}
+
+impl Behind {
+    fn new() -> Self {
+        Self { served: false, missed: None, kept: BTreeMap::new(), kept_bytes: 0, since: crate::now_ms() }
+    }
+
+    /// Notes what came for the session; at most `count` messages and `bytes` bytes are kept.
+    fn note(&mut self, stanza: &Bytes, id: MessageId, count: usize, bytes: usize) {
+        self.missed = Some(self.missed.map_or(id, |missed| missed.min(id)));
+        if self.kept.len() < count && self.kept_bytes + stanza.len() <= bytes {
+            self.handed_out(id);
+            self.kept_bytes += stanza.len();
+            self.kept.insert(id, stanza.clone());
+        }
+    }
+
+    fn handed_out(&mut self, id: MessageId) {
+        if let Some(stanza) = self.kept.remove(&id) {
+            self.kept_bytes -= stanza.len();
+        }
+    }
 }
 
 /// How long after a message was stored its sender's connection may still pass it on, in milliseconds.
@@ -192,23 +220,24 @@ impl Outbox {
 
     /// A stanza for the client that waits in the store too, and comes from there when it cannot be taken now.
     pub fn push_waiting(&mut self, stanza: &Bytes, id: MessageId) -> Pushed {
-        let fits = self.fits(stanza.len(), (3, 4), (1, 2));
         if let Some(all) = &mut self.deliveries {
             all.forget_recent(crate::now_ms());
             if all.recent.contains(&id) {
                 return Pushed::Taken;
             }
-            if let Some(behind) = &mut all.behind {
-                behind.missed = Some(behind.missed.map_or(id, |missed| missed.min(id)));
-                return Pushed::Waits { begin: !behind.served };
+        }
+        if !self.is_behind() {
+            if self.fits(stanza.len(), (3, 4), (1, 2)) {
+                self.put(stanza, Some(id));
+                return Pushed::Taken;
             }
+            self.fall_behind();
         }
-        if !fits {
-            self.fall_behind(Some(id));
-            return Pushed::Waits { begin: true };
-        }
-        self.put(stanza, Some(id));
-        Pushed::Taken
+        // Together with what is handed out, which has a quarter, this stays below what a session may hold.
+        let (count, bytes) = (self.max_unacknowledged / 4, self.max_bytes / 4);
+        let behind = self.deliveries().behind.get_or_insert_with(Behind::new);
+        behind.note(stanza, id, count, bytes);
+        Pushed::Waits { begin: !behind.served }
     }
 
     /// A stanza that is nowhere else. False when that is too much for this client, which is then closed.
@@ -230,7 +259,19 @@ impl Outbox {
             all.recent.insert(id);
             all.recent_until = all.recent_until.max(forget);
         }
+        if let Some(behind) = self.deliveries.as_mut().and_then(|all| all.behind.as_mut()) {
+            behind.handed_out(id);
+        }
         self.put(stanza, Some(id));
+    }
+
+    /// What came while the session is behind and was not handed out: up to the message `last`, oldest first.
+    pub fn kept(&self, last: Option<MessageId>) -> Vec<(MessageId, Bytes)> {
+        let behind = self.deliveries.as_ref().and_then(|all| all.behind.as_ref());
+        let all = behind.into_iter().flat_map(|behind| &behind.kept);
+        all.take_while(|(id, _)| last.is_none_or(|last| **id <= last))
+            .map(|(id, stanza)| (*id, stanza.clone()))
+            .collect()
     }
 
     pub fn put(&mut self, stanza: &Bytes, id: Option<MessageId>) {
@@ -371,12 +412,8 @@ impl Outbox {
     }
 
     /// From now on everything that waits comes out of the store.
-    pub fn fall_behind(&mut self, missed: Option<MessageId>) {
-        let all = self.deliveries();
-        match &mut all.behind {
-            Some(behind) => behind.missed = behind.missed.into_iter().chain(missed).min(),
-            None => all.behind = Some(Behind { served: false, missed, since: crate::now_ms() }),
-        }
+    pub fn fall_behind(&mut self) {
+        self.deliveries().behind.get_or_insert_with(Behind::new);
     }
 
     /// Somebody begins to hand out; nothing when somebody does already, who is then told to begin anew.
@@ -384,9 +421,8 @@ impl Outbox {
         if self.ended {
             return None;
         }
-        self.fall_behind(None);
         let all = self.deliveries();
-        let behind = all.behind.as_mut()?;
+        let behind = all.behind.get_or_insert_with(Behind::new);
         if std::mem::replace(&mut behind.served, true) {
             behind.missed = Some(MessageId::from_i64(0));
             return None;
@@ -416,9 +452,10 @@ impl Outbox {
         (missed.as_i64() == 0 || cursor.is_some_and(|cursor| missed <= cursor)).then_some(missed)
     }
 
-    /// The first message that came since the last look; the number 0 asks to begin anew.
+    /// The first message that came since the last look, or is kept; the number 0 asks to begin anew.
     pub fn take_missed(&mut self) -> Option<MessageId> {
-        self.deliveries.as_mut()?.behind.as_mut()?.missed.take()
+        let behind = self.deliveries.as_mut()?.behind.as_mut()?;
+        behind.missed.take().or_else(|| behind.kept.keys().next().copied())
     }
 
     /// True while somebody hands out to this session.
@@ -429,11 +466,12 @@ impl Outbox {
 
     /// Nothing more waits: true when that is so still, and the session is no longer behind.
     pub fn caught_up(&mut self) -> bool {
-        let missed = self.deliveries.as_ref().and_then(|all| all.behind.as_ref()).and_then(|b| b.missed);
-        if missed.is_none() {
+        let behind = self.deliveries.as_ref().and_then(|all| all.behind.as_ref());
+        let none = behind.is_none_or(|behind| behind.missed.is_none() && behind.kept.is_empty());
+        if none {
             self.stop_serving(false);
         }
-        missed.is_none()
+        none
     }
 
     /// True when this message was handed out a moment ago.

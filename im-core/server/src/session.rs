@@ -163,6 +163,12 @@ impl Session {
         true
     }
 
+    /// What came while the session is behind and is not handed out yet: up to the message `last`, or all of it, oldest
+    /// first.
+    pub fn kept(&self, last: Option<MessageId>) -> Vec<(MessageId, Bytes)> {
+        lock(&self.outbox).kept(last)
+    }
+
     /// Gives the client an element that is no stanza and is not counted.
     pub fn push_element(&self, xml: &str) {
         let mut outbox = lock(&self.outbox);
@@ -267,7 +273,7 @@ impl Session {
 
     /// From now on messages come to this session out of the store.
     pub fn fall_behind(&self) {
-        lock(&self.outbox).fall_behind(None);
+        lock(&self.outbox).fall_behind();
     }
 
     /// Begins to hand out what waits; what is returned is woken when there is room, or will never be. Nothing when
@@ -287,7 +293,7 @@ impl Session {
         lock(&self.outbox).before_read(cursor)
     }
 
-    /// The first message that came since the last look; the number 0 asks to begin anew.
+    /// The first message that came since the last look, or is kept; the number 0 asks to begin anew.
     pub fn take_missed(&self) -> Option<MessageId> {
         lock(&self.outbox).take_missed()
     }

@@ -136,7 +136,28 @@ fn what_waits_comes_first_and_once() {
     assert_eq!(s.push(&m(8), Some(id(8)), Urgency::Now), Pushed::Waits { begin: false });
     assert!(!s.caught_up());
     assert_eq!(s.before_read(Some(id(9))), Some(id(8)));
-    assert!(s.caught_up());
+    assert!(s.hand_out(&m(8), id(8)) && s.caught_up());
+}
+
+#[test]
+fn what_came_for_a_session_behind_is_kept_until_it_is_handed_out() {
+    let s = session();
+    s.fall_behind();
+    assert!(s.serve().is_some());
+    for n in [3, 1, 2, 4] {
+        assert_eq!(s.push(&m(n), Some(id(n)), Urgency::Now), Pushed::Waits { begin: false });
+    }
+    let kept = |last| s.kept(last).into_iter().map(|(id, _)| id.as_i64()).collect::<Vec<_>>();
+    assert_eq!((kept(None), kept(Some(id(1)))), (vec![1, 2, 3], vec![1]), "at most a quarter of twelve");
+    assert!(s.hand_out(&m(1), id(1)));
+    assert_eq!(kept(None), [2, 3]);
+    let large = Bytes::from(vec![b'x'; 300]);
+    assert_eq!(s.push(&large, Some(id(5)), Urgency::Now), Pushed::Waits { begin: false });
+    assert_eq!(kept(None), [2, 3], "nor more than a quarter of the bytes");
+    assert_eq!((s.take_missed(), s.take_missed()), (Some(id(1)), Some(id(2))), "another look begins with it");
+    assert!(s.hand_out(&m(2), id(2)) && !s.caught_up());
+    assert!(s.hand_out(&m(3), id(3)) && s.caught_up());
+    assert_eq!(s.push(&m(6), Some(id(6)), Urgency::Now), Pushed::Taken);
 }
 
 #[test]

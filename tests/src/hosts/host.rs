@@ -296,7 +296,7 @@ impl Host {
     pub fn live_state(&self) -> Result<String> {
         let inside = self.sh(
             "systemctl list-units --all --plain --no-legend --type=service,socket,timer,target,path,mount \
-             | awk '{print \"unit\", $1, $3, $4}' | grep -vE 'unit (ssh@|user|session|systemd-tmpfiles|run-user)' | sort; \
+             | awk '{print \"unit\", $1, $3, $4}' | grep -vE 'unit (ssh@|user|session|systemd-tmpfiles|run-(user|credentials))' | sort; \
              systemctl list-unit-files --plain --no-legend | awk '{print \"unit file\", $1, $2}' | sort; \
              ss -Hlntu | awk '{print \"listens\", $1, $5}' | sort; \
              ss -Hlx | awk '{print \"listens\", $1, $5}' | grep -v ' /run/user/' | sort -u; \

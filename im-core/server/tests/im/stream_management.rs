@@ -124,3 +124,45 @@ async fn an_inactive_client_is_spared_presence() {
     assert_eq!((first.name.as_str(), first.attr("from")), ("presence", Some("alice@im.example/desk")));
     assert_eq!(body(&phone.next().await), "wake up");
 }
+
+/// Of two sessions one is slow: what it has no room for comes when it has, though the other confirmed it long before.
+#[tokio::test]
+async fn a_slow_client_gets_what_a_quick_one_has_confirmed() {
+    for archive in ["", "archive: {enabled: false}"] {
+        let server = Server::start(&format!("limits: {{unacknowledged_stanzas: 100}}\n{archive}")).await;
+        server.users(["alice", "bob"]).await;
+        let mut alice = Client::online(&server, "alice", "a").await;
+        let mut slow = Client::online(&server, "bob", "slow").await;
+        enable(&mut slow).await;
+        let mut quick = Client::online(&server, "bob", "quick").await;
+        for n in 0..90 {
+            let to = "bob@im.example";
+            alice.send(&format!("<message to='{to}' type='chat'><body>{n}</body></message>")).await;
+            assert_eq!(body(&quick.message().await), n.to_string());
+        }
+        // Nothing waits any more: the quick one has all of it.
+        let confirmed = async {
+            while server.admin().stats().await.unwrap().messages_offline > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, confirmed).await.expect("messages wait");
+        let (mut next, mut stanzas) = (0, 0);
+        while next < 90 {
+            let element = slow.next().await;
+            if element.is("r", ns::SM) {
+                slow.send(&format!("<a xmlns='{}' h='{stanzas}'/>", ns::SM)).await;
+                continue;
+            }
+            stanzas += 1;
+            if element.name == "message" {
+                assert_eq!(body(&element), next.to_string());
+                next += 1;
+            }
+        }
+        assert!(slow.ping().await.iter().all(|e| e.name != "message"), "each comes once");
+        // It takes messages directly again.
+        alice.send("<message to='bob@im.example' type='chat'><body>more</body></message>").await;
+        assert_eq!(body(&slow.message().await), "more");
+    }
+}

@@ -1,8 +1,8 @@
 //! The proof of an install: a message from one account to another, through the deployed path.
 //!
 //! Two connections, each: TCP, STARTTLS with the cluster's authority (or one pinned certificate), SCRAM-SHA-256,
-//! resource binding, presence (RFC 6120, RFC 6121). Then the sender sends a message with a random body, and the
-//! receiver must see that body before the deadline. Nothing is kept; both streams are closed properly.
+//! resource binding; of the receiver presence too (RFC 6120, RFC 6121). Then the sender sends a message with a random
+//! body, and the receiver must see that body before the deadline. Nothing is kept; both streams are closed properly.
 
 mod mail;
 mod stream;
@@ -22,12 +22,11 @@ pub fn exchange(request: &CanaryRequest) -> Result<u64> {
     let deadline = Deadline::after(request.deadline_seconds);
     let tls = tls::config(&request.ca_certificate, &request.pinned_certificate)?;
     let began = Instant::now();
-    let side = |address: &str, account: &str, password: &Secret| {
-        sign_in(Session::open(address, &request.domain, &tls, deadline)?, account, password)
-    };
-    // The receiver first, so that it is online when the message is sent.
-    let mut receiver = side(&request.to, &request.receiver, &request.receiver_password)?;
-    let mut sender = side(&request.from, &request.sender, &request.sender_password)?;
+    let connect = |address: &str| Session::open(address, &request.domain, &tls, deadline);
+    // The receiver first, so that it is online when the message is sent. The sender shows no presence: its account may
+    // be the receiver of another message.
+    let mut receiver = sign_in(connect(&request.to)?, &request.receiver, &request.receiver_password)?;
+    let mut sender = bind(connect(&request.from)?, &request.sender, &request.sender_password)?;
     let body = format!("canary {:032x}", rand::random::<u128>());
     let to = format!("{}@{}", request.receiver, request.domain);
     sender.send(&format!(

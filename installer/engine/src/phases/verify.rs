@@ -1,4 +1,4 @@
-//! Verify: two hidden accounts exchange a message through every IM host, and are removed again.
+//! Verify: hidden accounts exchange a message through every IM host, and are removed again.
 //!
 //! The first account of the cluster is made here too, because it goes through the same administration socket.
 
@@ -163,17 +163,21 @@ pub(crate) fn canary_between(
         Tls::Files { cert, .. } => (String::new(), read_pem(cert)?),
     };
     let host = im[maker].host.name.clone();
-    let created: CanaryCreated = {
-        let agent = writer(im[maker])?;
-        admin(agent, topology, "verify", paths::CANARY_CREATE, &Empty {})
-            .map_err(|error| error.into_engine("verify", &host))?
-    };
-    let [sender, receiver] = &created.accounts;
+    // A receiver for each way: nobody but the session that waits for the message takes it.
+    let mut accounts = Vec::with_capacity(ways.len() + 1);
+    let mut made = Ok(());
+    while made.is_ok() && accounts.len() < ways.len() {
+        made = admin(writer(im[maker])?, topology, "verify", paths::CANARY_CREATE, &Empty {})
+            .map(|created: CanaryCreated| accounts.extend(created.accounts))
+            .map_err(|error| error.into_engine("verify", &host));
+    }
     let results = fleet::for_each(im.iter_mut().enumerate(), run.context.concurrency, |(place, session)| {
-        let from_ways = ways.iter().filter(|(from, _)| *from == place);
-        let sent = from_ways.map(|(_, to)| {
+        let from_ways = ways.iter().enumerate().filter(|(_, (from, _))| made.is_ok() && *from == place);
+        let sent = from_ways.map(|(way, (_, to))| {
             let begun = Instant::now();
             let ((from_host, from), (to_host, to)) = (&targets[place], &targets[*to]);
+            // Both of one pair; the second of it receives on the next way.
+            let (sender, receiver) = (&accounts[way ^ 1], &accounts[way]);
             let local = |address: &str| address.split('@').next().unwrap_or_default().to_owned();
             let request = Request::Canary(CanaryRequest {
                 domain: topology.domain.clone(),
@@ -211,7 +215,7 @@ pub(crate) fn canary_between(
     // Removed whatever came out; a sweep that fails is made up for by the next run and by the IM core itself.
     let sweep = SweepCanaries {
         older_than_seconds: STALE_SECONDS,
-        addresses: created.accounts.iter().map(|account| account.address.clone()).collect(),
+        addresses: accounts.iter().map(|account| account.address.clone()).collect(),
     };
     let swept: Result<im_admin_api::CanarySwept, _> =
         admin(writer(im[maker])?, topology, "verify", paths::CANARY_SWEEP, &sweep);
@@ -224,6 +228,7 @@ pub(crate) fn canary_between(
             "the next run removes them",
         );
     }
+    made?;
     EngineError::join(results.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
 }
 
