@@ -71,6 +71,9 @@ pub fn begin(core: &Arc<Core>, session: &Arc<Session>, turn: Option<Turn>) {
         drop(serving);
         if !all && session.room() == Room::Closed {
             wake(&core, session.address.bare(), None).await;
+        } else if session.is_asked_anew() {
+            // It was resumed while this one saw that it had no connection.
+            begin(&core, &session, None);
         }
     });
 }
@@ -227,7 +230,7 @@ async fn hand_out_pages(
             let late = message.id.timestamp_ms() < since;
             (message.id, stamped(message, bare, late.then_some(core.domain.as_str())))
         });
-        let batch: BTreeMap<MessageId, Bytes> = stored.chain(kept).collect();
+        let batch: BTreeMap<MessageId, Bytes> = kept.into_iter().chain(stored).collect();
         for (id, stanza) in batch.into_iter().filter(|(id, _)| !session.had(*id)) {
             serving.wait_for_room(core).await?;
             if !session.hand_out(&stanza, id) {

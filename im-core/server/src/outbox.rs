@@ -233,7 +233,7 @@ impl Outbox {
             }
             self.fall_behind();
         }
-        // Together with what is handed out, which has a quarter, this stays below what a session may hold.
+        // Together with what is handed out, which has a quarter, this is no more than a direct session is pushed.
         let (count, bytes) = (self.max_unacknowledged / 4, self.max_bytes / 4);
         let behind = self.deliveries().behind.get_or_insert_with(Behind::new);
         behind.note(stanza, id, count, bytes);
@@ -265,13 +265,18 @@ impl Outbox {
         self.put(stanza, Some(id));
     }
 
-    /// What came while the session is behind and was not handed out: up to the message `last`, oldest first.
+    /// What came while the session is behind and was not handed out, oldest first: up to `last`, the last message of a
+    /// page. When the page was empty, all that came before it was read: what came since is perhaps in the store.
     pub fn kept(&self, last: Option<MessageId>) -> Vec<(MessageId, Bytes)> {
-        let behind = self.deliveries.as_ref().and_then(|all| all.behind.as_ref());
-        let all = behind.into_iter().flat_map(|behind| &behind.kept);
-        all.take_while(|(id, _)| last.is_none_or(|last| **id <= last))
-            .map(|(id, stanza)| (*id, stanza.clone()))
-            .collect()
+        let Some(behind) = self.deliveries.as_ref().and_then(|all| all.behind.as_ref()) else {
+            return Vec::new();
+        };
+        let due = |id: MessageId| match last {
+            Some(last) => id <= last,
+            None => behind.missed.is_none_or(|missed| id < missed),
+        };
+        let due = behind.kept.iter().take_while(|(id, _)| due(**id));
+        due.map(|(id, stanza)| (*id, stanza.clone())).collect()
     }
 
     pub fn put(&mut self, stanza: &Bytes, id: Option<MessageId>) {
@@ -455,13 +460,19 @@ impl Outbox {
     /// The first message that came since the last look, or is kept; the number 0 asks to begin anew.
     pub fn take_missed(&mut self) -> Option<MessageId> {
         let behind = self.deliveries.as_mut()?.behind.as_mut()?;
-        behind.missed.take().or_else(|| behind.kept.keys().next().copied())
+        behind.missed.take().into_iter().chain(behind.kept.keys().next().copied()).min()
     }
 
     /// True while somebody hands out to this session.
     pub fn is_served(&self) -> bool {
         let behind = self.deliveries.as_ref().and_then(|all| all.behind.as_ref());
         behind.is_some_and(|behind| behind.served)
+    }
+
+    /// True when somebody was to hand out and found that it was being done, by one who had stopped already.
+    pub fn is_asked_anew(&self) -> bool {
+        let behind = self.deliveries.as_ref().and_then(|all| all.behind.as_ref());
+        behind.is_some_and(|behind| !behind.served && behind.missed == Some(MessageId::from_i64(0)))
     }
 
     /// Nothing more waits: true when that is so still, and the session is no longer behind.

@@ -163,8 +163,8 @@ impl Session {
         true
     }
 
-    /// What came while the session is behind and is not handed out yet: up to the message `last`, or all of it, oldest
-    /// first.
+    /// What came while the session is behind and is not handed out yet, oldest first: up to `last`, the last message of a
+    /// page of the store; after an empty page what came before that was read.
     pub fn kept(&self, last: Option<MessageId>) -> Vec<(MessageId, Bytes)> {
         lock(&self.outbox).kept(last)
     }
@@ -316,6 +316,11 @@ impl Session {
     /// True while somebody hands out to this session.
     pub fn is_served(&self) -> bool {
         lock(&self.outbox).is_served()
+    }
+
+    /// True when [`Session::serve`] was refused for one who had stopped already.
+    pub fn is_asked_anew(&self) -> bool {
+        lock(&self.outbox).is_asked_anew()
     }
 
     /// Nothing more waits: true when the session is no longer behind, false when something came meanwhile.

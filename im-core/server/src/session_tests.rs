@@ -148,15 +148,29 @@ fn what_came_for_a_session_behind_is_kept_until_it_is_handed_out() {
         assert_eq!(s.push(&m(n), Some(id(n)), Urgency::Now), Pushed::Waits { begin: false });
     }
     let kept = |last| s.kept(last).into_iter().map(|(id, _)| id.as_i64()).collect::<Vec<_>>();
-    assert_eq!((kept(None), kept(Some(id(1)))), (vec![1, 2, 3], vec![1]), "at most a quarter of twelve");
+    assert_eq!(
+        (kept(None), kept(Some(id(2)))),
+        (vec![], vec![1, 2]),
+        "the page may have been read before they came"
+    );
+    assert_eq!(s.before_read(None), None);
+    assert_eq!(kept(None), [1, 2, 3], "at most a quarter of twelve");
     assert!(s.hand_out(&m(1), id(1)));
-    assert_eq!(kept(None), [2, 3]);
     let large = Bytes::from(vec![b'x'; 300]);
     assert_eq!(s.push(&large, Some(id(5)), Urgency::Now), Pushed::Waits { begin: false });
-    assert_eq!(kept(None), [2, 3], "nor more than a quarter of the bytes");
-    assert_eq!((s.take_missed(), s.take_missed()), (Some(id(1)), Some(id(2))), "another look begins with it");
+    assert_eq!(
+        (kept(None), kept(Some(id(9)))),
+        (vec![2, 3], vec![2, 3]),
+        "nor more than a quarter of the bytes"
+    );
+    assert_eq!(s.take_missed(), Some(id(2)), "another look begins with what is kept");
     assert!(s.hand_out(&m(2), id(2)) && !s.caught_up());
     assert!(s.hand_out(&m(3), id(3)) && s.caught_up());
+    assert!(s.serve().is_some() && s.serve().is_none() && !s.is_asked_anew());
+    s.stop_serving();
+    assert!(s.is_asked_anew(), "the second one was sent away");
+    assert!(s.serve().is_some() && !s.is_asked_anew());
+    assert_eq!((s.before_read(None), s.caught_up()), (Some(id(0)), true));
     assert_eq!(s.push(&m(6), Some(id(6)), Urgency::Now), Pushed::Taken);
 }
 
