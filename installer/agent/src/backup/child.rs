@@ -40,13 +40,14 @@ pub fn start(
 
 /// The same for what may take its time: whatever serves on this host goes first.
 ///
-/// Niceness weighs only among the processes of one session, where the kernel makes a scheduling group of each (sched(7),
+/// `input` is its standard input. Niceness weighs only among the processes of one session, where the kernel makes a scheduling group of each (sched(7),
 /// "The autogroup feature"): so it gets a session of its own, and the group's niceness is set.
 pub fn start_behind(
     title: &str,
     program: &str,
     arguments: &[String],
     environment: &[(&str, &str)],
+    input: Stdio,
 ) -> Result<Running> {
     // A kernel without scheduling groups has no such file, and that is no word of the program.
     let script =
@@ -56,7 +57,8 @@ pub fn start_behind(
         .map(str::to_owned)
         .chain(arguments.iter().cloned())
         .collect();
-    launch(title, "setsid", &arguments, environment, None, false)
+    // It makes a session of its own, and with it a group.
+    launch(title, Command::new("setsid"), &arguments, environment, None, input)
 }
 
 /// The same as another user and group.
@@ -67,19 +69,19 @@ pub fn start_as(
     environment: &[(&str, &str)],
     identity: Option<(u32, u32)>,
 ) -> Result<Running> {
-    launch(title, program, arguments, environment, identity, true)
+    let mut command = Command::new(program);
+    command.process_group(0);
+    launch(title, command, arguments, environment, identity, Stdio::piped())
 }
 
-/// `group`: makes it the leader of a process group; a program that makes a session of its own does that itself.
 fn launch(
     title: &str,
-    program: &str,
+    mut command: Command,
     arguments: &[String],
     environment: &[(&str, &str)],
     identity: Option<(u32, u32)>,
-    group: bool,
+    input: Stdio,
 ) -> Result<Running> {
-    let mut command = Command::new(program);
     command
         .args(arguments)
         .env_clear()
@@ -87,12 +89,9 @@ fn launch(
         .env("LC_ALL", "C.UTF-8")
         .envs(environment.iter().copied())
         .current_dir("/")
-        .stdin(Stdio::piped())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    if group {
-        command.process_group(0);
-    }
     if let Some((user, group)) = identity {
         command.uid(user).gid(group);
     }

@@ -17,6 +17,8 @@ use std::sync::OnceLock;
 /// Its name in the folder where restic works. A repository may lie in that folder too, under a name of its owner's.
 const NAME: &str = "opened";
 const SETTLED: &str = "settled";
+/// In place of an agent: whoever looks finds that it was another one.
+const NOBODY: &str = "nobody";
 
 /// What tells this agent from all others, on any boot.
 fn this_agent() -> &'static str {
@@ -88,10 +90,11 @@ impl Memo {
         }
     }
 
-    /// It was opened, locks were taken away, and somebody begins to change it.
-    pub fn opened(&self, id: &str) -> Result<()> {
+    /// It was opened, locks were taken away, and somebody begins to change it. `all`: nobody else was at work, so none is
+    /// left.
+    pub fn opened(&self, id: &str, all: bool) -> Result<()> {
         let _alone = self.alone()?;
-        self.write(id, &self.agent)
+        self.write(id, if all { &self.agent } else { NOBODY })
     }
 
     /// Parts of a set are stored at the same time, each by an agent of its own: one of them at a time reads and writes the
@@ -149,7 +152,7 @@ pub mod tests {
         assert_eq!(one.settled(), None, "it was never opened");
         assert!(!one.busy().unwrap());
         assert_eq!(one.known(), None, "what was never opened is not known");
-        one.opened("12ab").unwrap();
+        one.opened("12ab", true).unwrap();
         assert_eq!(one.settled(), None, "whoever opened it may have been killed");
         assert_eq!(one.known().as_deref(), Some("12ab"));
         one.settle().unwrap();
@@ -166,7 +169,7 @@ pub mod tests {
     #[test]
     fn agents_that_store_parts_at_the_same_time_write_one_after_the_other() {
         let folder = tempfile::tempdir().unwrap();
-        memo(folder.path(), "/a", "key", "one").opened("12ab").unwrap();
+        memo(folder.path(), "/a", "key", "one").opened("12ab", true).unwrap();
         std::thread::scope(|scope| {
             for number in 0..8 {
                 let folder = folder.path();
@@ -187,7 +190,7 @@ pub mod tests {
         let folder = tempfile::tempdir().unwrap();
         let agent = |name: &str| memo(folder.path(), "/a", "key", name);
         // A run opens it, and is killed while it stores.
-        agent("killed").opened("12ab").unwrap();
+        agent("killed").opened("12ab", true).unwrap();
         // A safety set stores without opening it first: it does not know whether a lock is left.
         let safety = agent("safety");
         assert!(!safety.busy().unwrap());
@@ -201,6 +204,9 @@ pub mod tests {
         assert!(!agent("beside").busy().unwrap());
         assert!(!agent("beside").is_ours());
         assert!(safety.is_ours());
+        // Somebody of a killed run is still at work: its lock may be left after all.
+        safety.opened("12ab", false).unwrap();
+        assert!(!safety.is_ours() && safety.settled().is_none());
     }
 
     #[test]
@@ -209,7 +215,7 @@ pub mod tests {
         std::fs::create_dir(folder.path().join("repository")).unwrap();
         let place = folder.path().join("repository").display().to_string();
         let one = memo(folder.path(), &place, "key", "one");
-        one.opened("12ab").unwrap();
+        one.opened("12ab", true).unwrap();
         one.settle().unwrap();
         assert_eq!(one.settled().as_deref(), Some("12ab"));
     }

@@ -5,6 +5,7 @@
 //! request of its own, of one step.
 
 mod aside;
+mod at_work;
 mod child;
 mod cut;
 mod drill;
@@ -59,7 +60,7 @@ pub fn answer(request: BackupRequest, scope: &Scope, channel: &mut dyn Channel) 
         }
         BackupRequest::Send { source } => {
             child::go_behind();
-            let reply = send(scope, &source, channel)?;
+            let reply = send_noted(scope, &source, channel)?;
             channel.reply(&reply)
         }
         BackupRequest::Store { source, access, file, tags, host } => {
@@ -129,15 +130,22 @@ fn send(scope: &Scope, source: &Source, channel: &mut dyn Channel) -> Result<Rep
             owned(scope, path)?;
             tree::send(channel, path)
         }
-        source => {
-            let notes = notes(scope, source)?;
-            let mut noting = Noting::new(channel);
-            let reply = database(source)?.send(&mut noting)?;
-            // A dump that could not be noted is a dump: no drill by the schedule takes it, and that one says so.
-            let _ = noting.keep(notes);
-            Ok(reply)
-        }
+        source => database(source)?.send(channel),
     }
+}
+
+/// The same towards another host. What this one has dumped is noted: it may be asked to load that again. Beside the
+/// repository it takes what it loads from there itself.
+fn send_noted(scope: &Scope, source: &Source, channel: &mut dyn Channel) -> Result<Reply> {
+    if matches!(source, Source::Sqlite { .. } | Source::Tree { .. }) {
+        return send(scope, source, channel);
+    }
+    let notes = notes(scope, source)?;
+    let mut noting = Noting::new(channel);
+    let reply = send(scope, source, &mut noting)?;
+    // A dump that could not be noted is a dump: no drill by the schedule takes it, and that one says so.
+    let _ = noting.keep(notes);
+    Ok(reply)
 }
 
 fn receive(scope: &Scope, source: &Source, channel: &mut dyn Channel) -> Result<Reply> {

@@ -38,7 +38,9 @@ pub(super) fn settle(channel: &dyn Channel, restic: &Restic) -> Result<()> {
         return Ok(());
     }
     // The set is there whatever comes of this: the next run looks again.
-    if restic.memo.is_ours() || restic.check(channel, &["unlock"], OPEN).is_ok() {
+    let gone =
+        || restic.at_work.alone(|| !channel.is_gone()) && restic.check(channel, &["unlock"], OPEN).is_ok();
+    if restic.memo.is_ours() || gone() {
         restic.memo.settle()?;
     }
     Ok(())
@@ -46,7 +48,7 @@ pub(super) fn settle(channel: &dyn Channel, restic: &Restic) -> Result<()> {
 
 /// Makes the repository unless it is there and opens. restic's own file `config` is the only thing that tells; where
 /// another repository was opened before, none is made. A run that was killed may have left its lock, which keeps every
-/// tool from checking the repository: that is taken away meanwhile, for opening a repository costs either of them half a
+/// tool from checking the repository: once it is over, that is taken away meanwhile, for opening a repository costs either of them half a
 /// second of one processor. None of that is done when the last run has ended well; should the repository be gone since,
 /// that is said as soon as something is stored.
 pub(super) fn init(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>> {
@@ -54,10 +56,11 @@ pub(super) fn init(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>>
         restic.memo.busy()?;
         return Ok(vec![serde_json::json!({"message_type": "opened", "id": id})]);
     }
+    let alone = restic.at_work.alone(|| !channel.is_gone());
     let said = open(channel, restic)?;
     if let Some(id) = said.iter().find_map(|value| value["id"].as_str().filter(|id| !id.is_empty())) {
         same(&restic.memo, id, restic.place())?;
-        restic.memo.opened(id)?;
+        restic.memo.opened(id, alone)?;
     }
     Ok(said)
 }
@@ -156,8 +159,10 @@ mod tests {
         assert_eq!(opened(&two).unwrap()[0]["id"], "new");
         // Another one is.
         fs::write(&config, "other").unwrap();
+        drop(two);
         let other = opened(&restic(folder, "three")).unwrap_err();
         assert!(other.to_string().contains("other") && other.to_string().contains("new"), "{other}");
+        let two = restic(folder, "two");
         assert_eq!(two.memo.known().as_deref(), Some("new"));
         assert!(same(&two.memo, "new", "/place").is_ok());
         // On purpose.
@@ -180,6 +185,7 @@ mod tests {
         assert_eq!((one.memo.settled().is_some(), asked(folder)), (true, Vec::new()), "it opened it itself");
         // It is killed while it stores; a safety set comes, which does not open it.
         opened(&one).unwrap();
+        drop(one);
         let safety = restic(folder, "safety");
         safety.memo.busy().unwrap();
         settle(&channel, &safety).unwrap();

@@ -5,6 +5,7 @@
 //! [`super::feed`]).
 
 use super::aside::Aside;
+use super::at_work::AtWork;
 use super::child::{self, Running};
 use super::memo::Memo;
 use super::opening;
@@ -76,6 +77,7 @@ pub struct Restic {
     program: Program,
     pub(super) private: Private,
     pub(super) memo: Memo,
+    pub(super) at_work: AtWork,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
 }
@@ -142,7 +144,8 @@ impl Restic {
                 environment.push(("AWS_EC2_METADATA_DISABLED", "true".into()));
             }
         }
-        Ok(Self { program, private, memo: Memo::of(&work, access), arguments, environment })
+        let at_work = AtWork::join(&work)?;
+        Ok(Self { program, private, memo: Memo::of(&work, access), at_work, arguments, environment })
     }
 
     /// Where the repository is, as restic has it.
@@ -154,7 +157,9 @@ impl Restic {
     #[cfg(test)]
     pub(super) fn stand_in(program: Program, place: &str, memo: Memo, run: &Path) -> Self {
         let private = Private::make(run).unwrap();
-        Self { program, private, memo, arguments: vec!["-r".into(), place.into()], environment: Vec::new() }
+        let at_work = AtWork::join(run).unwrap();
+        let arguments = vec!["-r".into(), place.into()];
+        Self { program, private, memo, at_work, arguments, environment: Vec::new() }
     }
 
     pub(super) fn start(&self, command: &[String]) -> Result<Running> {
@@ -164,7 +169,7 @@ impl Restic {
             self.environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let title = format!("restic {}", command.first().map_or("", String::as_str));
         let _aside = Aside::step();
-        child::start_behind(&title, &self.program.path, &arguments, &environment)
+        child::start_behind(&title, &self.program.path, &arguments, &environment, self.at_work.shared()?)
     }
 
     /// Runs a command to its end; what it said, as JSON objects.
@@ -340,9 +345,13 @@ fn identifier(text: &str) -> Result<&str> {
     if fine { Ok(text) } else { Err(Failure::Invalid(format!("`{}` is no snapshot", text.escape_debug()))) }
 }
 
-/// Runs a command that locks the repository. First takes away locks of runs that are dead (never those of living ones).
+/// Runs a command that locks the repository. First takes away locks of runs that are dead (never those of living ones; what
+/// a killed one left at work is waited for).
 fn change(channel: &dyn Channel, restic: &Restic, words: &[&str], patience: Duration) -> Result<Vec<Value>> {
     let settled = restic.memo.busy()?;
+    if !settled {
+        restic.at_work.alone(|| !channel.is_gone());
+    }
     restic.check(channel, &["unlock"], OPEN)?;
     let said = restic.check(channel, words, patience)?;
     if settled {

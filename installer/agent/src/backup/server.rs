@@ -18,6 +18,7 @@ use maxim_model::backup::wire::{BackupReply, DRILL};
 use maxim_model::task::{SqlAccess, SqlEngine};
 use maxim_model::wire::Reply;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Seconds for all statements of one step; the engine waits ten minutes for what is put in place. What comes after a
@@ -196,7 +197,7 @@ impl Database {
         // Stanzas are text for the most part: half the bytes that hexadecimal digits take. Any server reads both
         // (PostgreSQL documentation, "bytea Escape Format"). MariaDB's programs do not look at it.
         let environment = [("PGOPTIONS", "-c bytea_output=escape")];
-        child::start_behind(&format!("dump of {name}"), "chroot", &arguments, &environment)
+        child::start_behind(&format!("dump of {name}"), "chroot", &arguments, &environment, Stdio::null())
     }
 
     fn lacks(&self, program: &str) -> Failure {

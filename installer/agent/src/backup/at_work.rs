@@ -1,0 +1,80 @@
+//! Who is at work on a repository from this host: agents, and each restic that they have started. A run that is killed
+//! leaves its restic behind for a while, until its agent has ended that or killed it; as long as it lives, nobody can take
+//! its lock of the repository away. Whoever comes next waits for that.
+//!
+//! A lock on a file (flock(2)) tells: everybody shares it, and restic has the file as its standard input, so that it is held
+//! for as long as one of them is there, whatever became of the agent.
+
+use crate::error::{Failure, Result};
+use std::fs::File;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// Its name in the folder where restic works.
+const NAME: &str = "at-work";
+/// An agent whose engine is gone waits for its restic, asks it to end, and kills it, within this.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// One that is at work, until it is dropped and each child that it was shared with has ended.
+pub struct AtWork {
+    file: File,
+}
+
+impl AtWork {
+    /// Joins those who are.
+    pub fn join(work: &Path) -> Result<Self> {
+        let path = work.join(NAME);
+        let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+        let file = open.map_err(Failure::file("open", &path))?;
+        file.lock_shared().map_err(Failure::file("lock", &path))?;
+        Ok(Self { file })
+    }
+
+    /// Standard input of a child that is at work too: an empty file.
+    pub fn shared(&self) -> Result<Stdio> {
+        self.file.try_clone().map(Stdio::from).map_err(Failure::file("open", Path::new(NAME)))
+    }
+
+    /// Waits until nobody else is: false when somebody is still after 40 seconds, or when `watch` says no.
+    pub fn alone(&self, watch: impl Fn() -> bool) -> bool {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let alone = self.file.try_lock().is_ok();
+            // A file system without locks of this kind tells nothing, and joining it would have failed.
+            let _ = self.file.lock_shared();
+            if alone || Instant::now() > until || !watch() {
+                return alone;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AtWork;
+    use std::process::Command;
+
+    #[test]
+    fn what_a_killed_run_left_behind_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let killed = AtWork::join(folder.path()).unwrap();
+        assert!(killed.alone(|| false));
+        let mut left = Command::new("sleep").arg("60").stdin(killed.shared().unwrap()).spawn().unwrap();
+        assert!(killed.alone(|| false), "what it started itself is not in its way");
+        drop(killed);
+        let next = AtWork::join(folder.path()).unwrap();
+        assert!(!next.alone(|| false), "its child lives");
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| next.alone(|| true));
+            left.kill().unwrap();
+            left.wait().unwrap();
+            assert!(waits.join().unwrap());
+        });
+        let other = AtWork::join(folder.path()).unwrap();
+        assert!(!next.alone(|| false) && !other.alone(|| false), "both are there");
+        drop(other);
+        assert!(next.alone(|| false));
+    }
+}
