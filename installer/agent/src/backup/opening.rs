@@ -38,8 +38,7 @@ pub(super) fn settle(channel: &dyn Channel, restic: &Restic) -> Result<()> {
         return Ok(());
     }
     // The set is there whatever comes of this: the next run looks again.
-    let gone =
-        || restic.at_work.alone(|| !channel.is_gone()) && restic.check(channel, &["unlock"], OPEN).is_ok();
+    let gone = || restic.outlast(channel) && restic.check(channel, &["unlock"], OPEN).is_ok();
     if restic.memo.is_ours() || gone() {
         restic.memo.settle()?;
     }
@@ -56,7 +55,7 @@ pub(super) fn init(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>>
         restic.memo.busy()?;
         return Ok(vec![serde_json::json!({"message_type": "opened", "id": id})]);
     }
-    let alone = restic.at_work.alone(|| !channel.is_gone());
+    let alone = restic.outlast(channel);
     let said = open(channel, restic)?;
     if let Some(id) = said.iter().find_map(|value| value["id"].as_str().filter(|id| !id.is_empty())) {
         same(&restic.memo, id, restic.place())?;

@@ -172,6 +172,11 @@ impl Restic {
         child::start_behind(&title, &self.program.path, &arguments, &environment, self.at_work.shared()?)
     }
 
+    /// Waits until what a killed run may have left at work is gone: true when it is.
+    pub(super) fn outlast(&self, channel: &dyn Channel) -> bool {
+        self.memo.settled().is_some() || self.at_work.alone(|| !channel.is_gone())
+    }
+
     /// Runs a command to its end; what it said, as JSON objects.
     pub(super) fn run(
         &self,
@@ -289,7 +294,12 @@ pub fn answer(channel: &mut dyn Channel, access: &RepositoryAccess, command: &Re
     let said = match command {
         ResticCommand::Version => Vec::new(),
         ResticCommand::Init => opening::init(channel, &restic)?,
-        ResticCommand::Snapshots => restic.check(channel, &["snapshots", "--no-lock", "--tag", TAG], OPEN)?,
+        ResticCommand::Snapshots { settled } => {
+            if *settled {
+                restic.outlast(channel);
+            }
+            restic.check(channel, &["snapshots", "--no-lock", "--tag", TAG], OPEN)?
+        }
         ResticCommand::Size => {
             restic.check(channel, &["stats", "--no-lock", "--mode", "raw-data"], Duration::from_mins(30))?
         }
@@ -350,7 +360,7 @@ fn identifier(text: &str) -> Result<&str> {
 fn change(channel: &dyn Channel, restic: &Restic, words: &[&str], patience: Duration) -> Result<Vec<Value>> {
     let settled = restic.memo.busy()?;
     if !settled {
-        restic.at_work.alone(|| !channel.is_gone());
+        restic.outlast(channel);
     }
     restic.check(channel, &["unlock"], OPEN)?;
     let said = restic.check(channel, words, patience)?;

@@ -67,7 +67,7 @@ pub fn drill(context: &Context, set: Option<&str>) -> Result<DrillOutcome, Engin
         connect::lock_hosts(&run, &mut sessions, "backup drill")?;
         let mut vault = Vault::open(&run)?;
         let drilled = (|| {
-            let sets = vault.sets()?;
+            let sets = vault.sets(true)?;
             let stored = pick(&sets, set)?.clone();
             let manifest = vault.manifest(&run, &stored)?;
             let outcome = drill_on(&run, &mut sessions, &mut vault, &manifest, &installed)?;

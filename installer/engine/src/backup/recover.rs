@@ -63,7 +63,7 @@ pub fn recover_state(
         images: format!("{}/images", paths.software),
     };
     let mut vault = Vault::with(&run, access)?;
-    let sets = vault.sets()?;
+    let sets = vault.sets(true)?;
     let manifest = vault.manifest(&run, pick(&sets, options.set.as_deref())?)?;
     let part = manifest
         .part(PartKind::State)

@@ -24,7 +24,7 @@ const DAY: Duration = Duration::from_hours(25);
 /// All complete sets, newest first.
 pub fn list(context: &Context) -> Result<Vec<StoredSet>, EngineError> {
     let run = Run::begin(context, "backup-list", false)?;
-    let sets = Vault::open(&run)?.sets()?;
+    let sets = Vault::open(&run)?.sets(false)?;
     Ok(sets.into_iter().filter(StoredSet::is_complete).collect())
 }
 
@@ -94,7 +94,7 @@ fn verify_in(
         };
         EngineError { cause: format!("verification failed: {}", error.cause), ..error }.hint(hint)
     };
-    let sets = vault.sets()?;
+    let sets = vault.sets(true)?;
     let set = pick(&sets, options.set.as_deref())?.clone();
     run.emitter.phase("check", || {
         vault.restic("verify", ResticCommand::Check { percent: options.percent }, DAY).map_err(damaged)
@@ -158,7 +158,7 @@ fn prune_in(context: &Context, vault: &mut Vault, dry_run: bool) -> Result<Prune
     let zone = if backup.time_zone.is_empty() { "UTC" } else { backup.time_zone.as_str() };
     let zone = parse_zone(zone).map_err(|error| EngineError::usage("prune", error.problem))?;
     let (daily, weekly, monthly) = backup.retention;
-    let sets = vault.sets()?;
+    let sets = vault.sets(!dry_run)?;
     let complete: Vec<_> = sets.iter().filter(|set| set.is_complete()).map(|set| set.info.clone()).collect();
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let verdicts = judge(&complete, Policy { daily, weekly, monthly }, zone, now);

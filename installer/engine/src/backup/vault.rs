@@ -238,9 +238,10 @@ impl Vault {
         pull(agent, step, request, |piece, _| take(piece))
     }
 
-    /// All sets, newest first, those without a manifest too.
-    pub fn sets(&mut self) -> Result<Vec<StoredSet>, EngineError> {
-        let said = self.restic("backup", ResticCommand::Snapshots, Duration::from_mins(5))?;
+    /// All sets, newest first, those without a manifest too. `settled`: by a run that keeps others out, which waits for what
+    /// a killed one left at work.
+    pub fn sets(&mut self, settled: bool) -> Result<Vec<StoredSet>, EngineError> {
+        let said = self.restic("backup", ResticCommand::Snapshots { settled }, Duration::from_mins(5))?;
         let snapshots: Vec<Value> =
             said.into_iter().flat_map(|value| value.as_array().cloned().unwrap_or_default()).collect();
         Ok(sets_of(&snapshots))

@@ -167,7 +167,10 @@ pub enum ResticCommand {
     /// Makes the repository. One that is there already and opens with the password is fine.
     Init,
     /// All snapshots with our tag.
-    Snapshots,
+    Snapshots {
+        /// What a killed run left at work is waited for: it may replace a snapshot by one with other tags.
+        settled: bool,
+    },
     /// Makes a snapshot of one stream.
     Backup {
         /// File name in the snapshot.
