@@ -40,8 +40,9 @@ pub fn start(
 
 /// The same for what may take its time: whatever serves on this host goes first.
 ///
-/// `input` is its standard input. Niceness weighs only among the processes of one session, where the kernel makes a scheduling group of each (sched(7),
-/// "The autogroup feature"): so it gets a session of its own, and the group's niceness is set.
+/// `input` is its standard input. Niceness weighs only among the processes of one session, where the kernel makes a
+/// scheduling group of each (sched(7), "The autogroup feature"): so it gets a session of its own, and the group's niceness
+/// is set.
 pub fn start_behind(
     title: &str,
     program: &str,

@@ -47,9 +47,9 @@ pub(super) fn settle(channel: &dyn Channel, restic: &Restic) -> Result<()> {
 
 /// Makes the repository unless it is there and opens. restic's own file `config` is the only thing that tells; where
 /// another repository was opened before, none is made. A run that was killed may have left its lock, which keeps every
-/// tool from checking the repository: once it is over, that is taken away meanwhile, for opening a repository costs either of them half a
-/// second of one processor. None of that is done when the last run has ended well; should the repository be gone since,
-/// that is said as soon as something is stored.
+/// tool from checking the repository: once that run is over, it is taken away meanwhile, for opening a repository costs
+/// either of them half a second of one processor. None of that is done when the last run has ended well; should the
+/// repository be gone since, that is said as soon as something is stored.
 pub(super) fn init(channel: &dyn Channel, restic: &Restic) -> Result<Vec<Value>> {
     if let Some(id) = restic.memo.settled() {
         restic.memo.busy()?;

@@ -1,7 +1,7 @@
 //! What this host has dumped itself, so that an agent for backups may load that again and nothing else. (That what a dump
 //! holds does no harm is seen to by the account that loads it; see `loading`.)
 //!
-//! A dump that went out whole is noted as the hashes of its blocks, in a file of a folder that only root reads
+//! A dump that went out whole, to another host, is noted as the hashes of its blocks, in a file of a folder that only root reads
 //! ([`Noting`]). What comes in is held back block by block until a dump of this host is known that has gone the same way so
 //! far; its last block must end one ([`Known`]). The newest few are kept: the drill by a schedule takes the newest set.
 

@@ -171,7 +171,7 @@ fn restore_on(
     let mut vault = Vault::open(run)?;
     let left = Marker::read(&context.state)?;
     let (wanted, only) = marker::asked_for(run, options, left.as_ref())?;
-    let sets = vault.sets(true)?;
+    let sets = vault.sets(!options.dry_run)?;
     let manifest = vault.manifest(run, pick(&sets, wanted.as_deref())?)?;
     fits(context, &manifest)?;
     let kept = left.as_ref().map(|marker| marker.kept.as_slice()).unwrap_or_default();

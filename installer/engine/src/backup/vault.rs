@@ -238,8 +238,8 @@ impl Vault {
         pull(agent, step, request, |piece, _| take(piece))
     }
 
-    /// All sets, newest first, those without a manifest too. `settled`: by a run that keeps others out, which waits for what
-    /// a killed one left at work.
+    /// All sets, newest first, those without a manifest too. `settled`: for a run that goes on from there, which waits
+    /// for what a killed one left at work.
     pub fn sets(&mut self, settled: bool) -> Result<Vec<StoredSet>, EngineError> {
         let said = self.restic("backup", ResticCommand::Snapshots { settled }, Duration::from_mins(5))?;
         let snapshots: Vec<Value> =
