@@ -8,7 +8,7 @@ use crate::error::{Failure, Result};
 use crate::files::{Ownership, make_parents, read_bounded, write_atomic};
 use maxim_model::wire::LockHolder;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
@@ -39,12 +39,48 @@ fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
+/// Tries to take a lock on a file that others have for a moment only, until it is there or `patience` is at its end.
+///
+/// # Errors
+/// [`Failure::Deadline`] when it was not; the attempt's own, at once.
+pub fn flock_within<T>(
+    path: &Path,
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let end = Instant::now() + patience;
+    loop {
+        if let Some(taken) = attempt()? {
+            return Ok(taken);
+        }
+        if Instant::now() >= end {
+            return Err(Failure::Deadline {
+                what: format!("the lock on {}, which another agent has", path.display()),
+                seconds: patience.as_secs(),
+                last: String::new(),
+            });
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What an attempt at a lock came to: false while somebody else has it.
+///
+/// # Errors
+/// [`Failure::File`] for a file system without locks.
+pub fn is_taken(path: &Path, attempt: std::result::Result<(), TryLockError>) -> Result<bool> {
+    match attempt {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(source)) => Err(Failure::file("lock", path)(source)),
+    }
+}
+
 /// Runs something while no other agent looks at the lock.
 fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
     let guard_path = PathBuf::from(format!("{}.guard", path.display()));
     make_parents(path)?;
-    let end = Instant::now() + PATIENCE;
-    let _guard = loop {
+    let _guard = flock_within(&guard_path, PATIENCE, || {
         let guard: File = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -53,18 +89,9 @@ fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
             .open(&guard_path)
             .map_err(Failure::file("open", &guard_path))?;
         // A releasing agent removes the guard's file: what was locked must still be what has the name.
-        if guard.try_lock().is_ok() && is_same(&guard, &guard_path) {
-            break guard;
-        }
-        if Instant::now() >= end {
-            return Err(Failure::Deadline {
-                what: format!("the guard {} of the lock", guard_path.display()),
-                seconds: PATIENCE.as_secs(),
-                last: String::new(),
-            });
-        }
-        thread::sleep(Duration::from_millis(5));
-    };
+        let taken = is_taken(&guard_path, guard.try_lock())? && is_same(&guard, &guard_path);
+        Ok(taken.then_some(guard))
+    })?;
     run()
 }
 

@@ -14,7 +14,7 @@ use maxim_tests::hosts::{HostSpec, cache, wait_for};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -60,6 +60,23 @@ impl Cluster {
     pub fn upgrade(&self, name: &str) -> Outcome {
         let arguments = self.to(name);
         self.person.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Begins an upgrade and comes back when a host's turn has: the process, and the lines it has still to say.
+    pub fn upgrade_until_turn_of(
+        &self,
+        host: &str,
+        name: &str,
+    ) -> (Child, impl Iterator<Item = String> + use<>) {
+        let arguments = self.to(name);
+        let mut child = self.person.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let is_its_turn = |event: Value| {
+            event["event"] == "task_started" && event["step"] == "im/service" && event["host"] == host
+        };
+        let has_come = lines.any(|line| serde_json::from_str(&line).is_ok_and(is_its_turn));
+        assert!(has_come, "{host} has its turn");
+        (child, lines)
     }
 
     /// Versions of the IM cores that run, as `status` measures them.
@@ -323,13 +340,7 @@ fn a_broken_version_is_taken_back_by_itself() {
     cluster.chat(&result, "flows");
     assert_eq!(cluster.install().ok().changes(), 0, "it is to the byte what it was");
     // A whole bundle of the same version then goes through, though a host loses its power in its turn.
-    let arguments = cluster.to("next");
-    let mut child = cluster.person.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let is_its_turn = |event: Value| {
-        event["event"] == "task_started" && event["step"] == "im/service" && event["host"] == "app2"
-    };
-    assert!(lines.any(|line| serde_json::from_str(&line).is_ok_and(is_its_turn)), "app2 has its turn");
+    let (mut child, lines) = cluster.upgrade_until_turn_of("app2", "next");
     cluster.testbed.host("app2").power_off_hard().unwrap();
     cluster.testbed.host("app2").boot().unwrap();
     let rest: Vec<String> = lines.collect();

@@ -6,8 +6,6 @@ use crate::delivery::Load;
 use crate::product::{Outcome, bundle, key_of};
 use crate::upgrade::{FILES, nothing_doubled, number, version};
 use maxim_tests::hosts::{HostSpec, wait_for};
-use serde_json::Value;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,13 +28,7 @@ fn a_host_that_died_for_good_while_an_upgrade_was_broken_off_is_replaced() {
     let (old, new) = (number(&cluster.person, bundle()), number(&cluster.person, &version("next")));
     let (one, two) = (endpoint(&result, "xmpp", 0), endpoint(&result, "xmpp", 1));
     let load = Load::start(&cluster, "left", true, &[&one], &[&one]);
-    let arguments = cluster.to("next");
-    let mut child = cluster.person.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let is_its_turn = |event: Value| {
-        event["event"] == "task_started" && event["step"] == "im/service" && event["host"] == "app2"
-    };
-    assert!(lines.any(|line| serde_json::from_str(&line).is_ok_and(is_its_turn)), "app2 has its turn");
+    let (mut child, _lines) = cluster.upgrade_until_turn_of("app2", "next");
     cluster.testbed.host("app2").power_off_hard().unwrap();
     child.kill().unwrap();
     child.wait().unwrap();

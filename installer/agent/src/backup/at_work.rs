@@ -6,9 +6,10 @@
 //! for as long as one of them is there, whatever became of the agent.
 
 use crate::error::{Failure, Result};
+use crate::lock::{flock_within, is_taken};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,13 @@ const NAME: &str = "at-work";
 /// An agent whose engine is gone waits for its restic, asks it to end, and kills it, within this mostly: one that reads from
 /// a database that says nothing for a while takes longer.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// Longest wait for another who has it alone, which lasts from one system call to the next: who is stopped just there does
+/// not stop all others.
+const MOMENT: Duration = Duration::from_secs(5);
 
 /// One that is at work, until it is dropped and each child that it was shared with has ended.
 pub struct AtWork {
+    path: PathBuf,
     file: File,
 }
 
@@ -30,13 +35,19 @@ impl AtWork {
         let open =
             File::options().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
         let file = open.map_err(Failure::file("open", &path))?;
-        file.lock_shared().map_err(Failure::file("lock", &path))?;
-        Ok(Self { file })
+        let joined = Self { path, file };
+        joined.share()?;
+        Ok(joined)
+    }
+
+    fn share(&self) -> Result<()> {
+        let attempt = || is_taken(&self.path, self.file.try_lock_shared());
+        flock_within(&self.path, MOMENT, || Ok(attempt()?.then_some(())))
     }
 
     /// Standard input of a child that is at work too: an empty file.
     pub fn shared(&self) -> Result<Stdio> {
-        self.file.try_clone().map(Stdio::from).map_err(Failure::file("open", Path::new(NAME)))
+        self.file.try_clone().map(Stdio::from).map_err(Failure::file("open", &self.path))
     }
 
     /// Waits until nobody else is: false when somebody is still after 40 seconds, or when `watch` says no. Who waits is not
@@ -54,9 +65,8 @@ impl AtWork {
             let _ = self.file.unlock();
             std::thread::sleep(Duration::from_millis(50));
         };
-        // Others have it alone for a moment at most. A file system without such locks would not have let this one join.
-        let _ = self.file.lock_shared();
-        alone
+        // Who cannot even join is not alone.
+        self.share().is_ok() && alone
     }
 }
 
@@ -64,6 +74,17 @@ impl AtWork {
 mod tests {
     use super::AtWork;
     use std::process::Command;
+
+    #[test]
+    fn who_has_it_alone_and_is_stopped_there_is_not_waited_for_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let stopped = std::fs::File::create(folder.path().join(super::NAME)).unwrap();
+        stopped.lock().unwrap();
+        let refused = AtWork::join(folder.path()).err().expect("it is held").to_string();
+        assert!(refused.contains("at-work"), "{refused}");
+        drop(stopped);
+        AtWork::join(folder.path()).unwrap();
+    }
 
     #[test]
     fn what_a_killed_run_left_behind_is_waited_for() {

@@ -8,17 +8,21 @@
 
 use crate::error::{Failure, Result};
 use crate::files::{Ownership, write_atomic};
+use crate::lock::{flock_within, is_taken};
 use maxim_model::backup::RepositoryAccess;
 use ring::digest::{SHA256, digest};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// Its name in the folder where restic works. A repository may lie in that folder too, under a name of its owner's.
 const NAME: &str = "opened";
 const SETTLED: &str = "settled";
 /// In place of an agent: whoever looks finds that it was another one.
 const NOBODY: &str = "nobody";
+/// Longest wait for others who write it: each brings a file of one line to the disk, which is at work for a backup.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What tells this agent from all others, on any boot.
 fn this_agent() -> &'static str {
@@ -110,7 +114,7 @@ impl Memo {
             .write(true)
             .open(&path)
             .map_err(Failure::file("open", &path))?;
-        lock.lock().map_err(Failure::file("lock", &path))?;
+        flock_within(&path, PATIENCE, || Ok(is_taken(&path, lock.try_lock())?.then_some(())))?;
         Ok(lock)
     }
 
