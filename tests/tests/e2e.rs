@@ -42,6 +42,8 @@ mod harness;
 mod interruptions;
 #[path = "e2e/kills.rs"]
 mod kills;
+#[path = "e2e/kills_servers.rs"]
+mod kills_servers;
 #[path = "e2e/launcher.rs"]
 mod launcher;
 #[path = "e2e/local.rs"]

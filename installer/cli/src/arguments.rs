@@ -320,6 +320,8 @@ pub(crate) struct RestoreArguments {
     pub only: Option<RestorePart>,
     #[arg(long)]
     pub overwrite: bool,
+    #[arg(long, requires = "overwrite")]
+    pub without_safety_set: bool,
     #[arg(long, value_name = "FILE")]
     pub kit: Option<PathBuf>,
     #[arg(long, value_name = "FILE", requires = "kit")]

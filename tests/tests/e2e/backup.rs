@@ -1,8 +1,9 @@
 //! Backups of an embedded deployment, with real restic: made while it serves, checked and restored by Debian's own
-//! restic, put back, rebuilt from repository and kit alone, and fed with what is wrong (killed: see `kills`).
+//! restic, put back, also over a database that is missing or damaged, rebuilt from repository and kit alone, and fed with
+//! what is wrong (killed: see `kills`).
 
 use crate::embedded::Deployment;
-use crate::product::{Outcome, Person, bundle, first_account, key_of, sign_in};
+use crate::product::{Outcome, Person, bundle, delivered, first_account, key_of, sign_in};
 use maxim_tests::chat::Tls;
 use maxim_tests::hosts::wait_for;
 use serde_json::Value;
@@ -15,7 +16,44 @@ use std::time::Duration;
 pub const BOB: &str = "bob@localhost";
 const BOBS: &str = "correct horse battery";
 
-/// A deployment whose repository is a folder.
+/// A deployment with a repository, and somebody who gives commands on it.
+pub trait Backups {
+    /// Who gives them.
+    fn person(&self) -> &Person;
+
+    /// A command with what it needs on this deployment.
+    fn arguments(&self, command: &[&str]) -> Vec<String>;
+
+    /// Debian's own restic on the repository; none when this machine has none.
+    fn stock(&self, arguments: &[&str]) -> Option<String>;
+
+    /// Runs a command on it.
+    fn run(&self, command: &[&str]) -> Outcome {
+        let arguments = self.arguments(command);
+        self.person().run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The same once nobody who died holds a lock any more.
+    fn run_when_free(&self, command: &[&str]) -> Outcome {
+        let mut refused = None;
+        wait_for("the lease of the dead owner to run out", Duration::from_mins(2), || {
+            let outcome = self.run(command);
+            if outcome.code != 5 {
+                return Some(outcome);
+            }
+            refused = Some(outcome);
+            None
+        })
+        .unwrap_or_else(|error| panic!("{error}: {refused:#?}"))
+    }
+
+    /// Complete sets, newest first.
+    fn sets(&self) -> Vec<Value> {
+        self.run(&["backup", "list"]).ok().result()["sets"].as_array().unwrap().clone()
+    }
+}
+
+/// An embedded deployment whose repository is a folder.
 pub struct Backed {
     /// The deployment.
     pub deployment: Deployment,
@@ -38,34 +76,6 @@ impl Backed {
         backed
     }
 
-    /// restic comes from the bundle when the deployment has none.
-    pub fn arguments(&self, arguments: &[&str]) -> Vec<String> {
-        let mut all: Vec<String> =
-            self.deployment.with_root(arguments).into_iter().map(str::to_owned).collect();
-        if arguments[0] == "backup" {
-            all.extend(["--output", "json", "--yes", "--bundle"].map(str::to_owned));
-            all.push(bundle().display().to_string());
-            all.push("--trust-key".to_owned());
-            all.push(key_of(bundle()).display().to_string());
-        }
-        all
-    }
-
-    /// Runs a command on it.
-    pub fn run(&self, arguments: &[&str]) -> Outcome {
-        let arguments = self.arguments(arguments);
-        self.deployment.person.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
-    /// The same once nobody who died holds a lock any more.
-    pub fn run_when_free(&self, arguments: &[&str]) -> Outcome {
-        wait_for("the lease of the dead owner to run out", Duration::from_mins(2), || {
-            let outcome = self.run(arguments);
-            (outcome.code != 5).then_some(outcome)
-        })
-        .unwrap()
-    }
-
     /// The first account tells Bob something while he is away.
     pub fn say(&self, words: &str) {
         let result = &self.deployment.result;
@@ -78,18 +88,40 @@ impl Backed {
         chat.leave().unwrap();
     }
 
-    /// Complete sets, newest first.
-    pub fn sets(&self) -> Vec<Value> {
-        self.run(&["backup", "list"]).ok().result()["sets"].as_array().unwrap().clone()
-    }
-
     fn password(&self) -> String {
         let key = self.run(&["backup", "key", "export"]).ok().result();
         key["password"].as_str().unwrap().to_owned()
     }
 
-    /// Debian's own restic on the repository; none when this machine has none.
-    pub fn stock(&self, arguments: &[&str]) -> Option<String> {
+    /// Packs with data, largest last.
+    fn packs(&self) -> Vec<PathBuf> {
+        let mut packs: Vec<PathBuf> = fs::read_dir(self.repository.join("data"))
+            .unwrap()
+            .flatten()
+            .flat_map(|folder| fs::read_dir(folder.path()).unwrap().flatten())
+            .map(|entry| entry.path())
+            .collect();
+        packs.sort_by_key(|path| fs::metadata(path).unwrap().len());
+        packs
+    }
+}
+
+impl Backups for Backed {
+    fn person(&self) -> &Person {
+        &self.deployment.person
+    }
+
+    /// restic comes from the bundle when the deployment has none.
+    fn arguments(&self, command: &[&str]) -> Vec<String> {
+        let all = self.deployment.with_root(command);
+        let all = match command[0] {
+            "backup" => delivered(&[&all[..], &["--output", "json", "--yes"]].concat()),
+            _ => all,
+        };
+        all.into_iter().map(str::to_owned).collect()
+    }
+
+    fn stock(&self, arguments: &[&str]) -> Option<String> {
         let restic = Path::new("/usr/bin/restic");
         if !restic.is_file() {
             crate::skip("stock restic", "the package restic is not installed");
@@ -107,18 +139,6 @@ impl Backed {
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "restic {arguments:?}: {said}");
         Some(said)
-    }
-
-    /// Packs with data, largest last.
-    fn packs(&self) -> Vec<PathBuf> {
-        let mut packs: Vec<PathBuf> = fs::read_dir(self.repository.join("data"))
-            .unwrap()
-            .flatten()
-            .flat_map(|folder| fs::read_dir(folder.path()).unwrap().flatten())
-            .map(|entry| entry.path())
-            .collect();
-        packs.sort_by_key(|path| fs::metadata(path).unwrap().len());
-        packs
     }
 }
 
@@ -162,8 +182,7 @@ fn a_set_is_made_proven_checked_by_stock_restic_and_put_back() {
         verified["compared"],
         manifest["parts"].as_array().unwrap().iter().map(|part| part["bytes"].as_u64().unwrap()).sum::<u64>()
     );
-    let drill = backed.run(&["backup", "drill"]).ok().result();
-    assert_eq!(drill["message_read"], true);
+    backed.run(&["backup", "drill"]).ok();
     assert!(!backed.deployment.root.join("data/drill").exists(), "the scratch is gone");
     let status = backed.run(&["status", "--output", "json"]).ok().result();
     assert_eq!(status["backup"]["backup"]["set"], made["set"]);
@@ -319,10 +338,53 @@ fn what_is_wrong_is_named_and_changes_nothing() {
     backed.run(&["backup", "verify", "--share", "100"]).exits(1).says(&["verification failed", &name]);
     assert_ne!(backed.run(&["backup", "drill"]).code, 0);
     assert_ne!(backed.run(&["backup", "restore", "--overwrite"]).code, 0);
-    backed.run(&["status", "--output", "json"]).ok().says(&["trouble"]);
+    backed.run(&["status", "--output", "json"]).ok().says(&["verify_fails", "drill_fails"]);
     assert!(backed.run(&["user", "list"]).ok().stdout.contains(BOB));
     fs::write(&pack, &good).unwrap();
     backed.run(&["backup", "verify", "--share", "100"]).ok();
+}
+
+#[test]
+fn a_database_that_is_missing_or_damaged_is_put_back() {
+    let backed = Backed::up();
+    backed.say("as it was");
+    backed.run(&["backup", "create"]).ok();
+    let place = |name: &str| backed.deployment.root.join("data/im").join(name);
+    let (file, log) = (place("im.sqlite"), place("im.sqlite-wal"));
+    let is_back = || {
+        let users = backed.run(&["user", "list", "--output", "json"]).ok().stdout;
+        assert!(users.contains(BOB) && !users.contains("eve@"), "{users}");
+        bob_reads(&backed.deployment.person, &backed.deployment.result, &backed.deployment.root, "as it was");
+    };
+    let eve = backed.deployment.with_root(&["user", "add", "eve@localhost", "--password-stdin"]);
+    backed.deployment.person.run_with(&eve, BOBS).ok();
+    let written = fs::read(&log).unwrap();
+
+    // It is gone, and so is its log.
+    backed.run(&["stop"]).ok();
+    for path in [&file, &log, &place("im.sqlite-shm")] {
+        fs::remove_file(path).ok();
+    }
+    backed.run(&["backup", "restore", "--overwrite"]).ok();
+    is_back();
+
+    // Its log is there still, as after a crash: nothing of that gets into what is put back.
+    backed.run(&["stop"]).ok();
+    fs::remove_file(&file).unwrap();
+    fs::write(&log, &written).unwrap();
+    backed.run(&["backup", "restore", "--overwrite", "--without-safety-set"]).ok();
+    is_back();
+
+    // It is damaged: no safety set can be made of it, so it is overwritten only by who says that there shall be none.
+    backed.run(&["stop"]).ok();
+    let garbage = "not a database ".repeat(5000);
+    fs::write(&file, &garbage).unwrap();
+    let refused = backed.run(&["backup", "restore", "--overwrite"]).says(&["--without-safety-set"]);
+    assert_ne!(refused.code, 0);
+    assert_eq!(fs::read_to_string(&file).unwrap(), garbage, "nothing was overwritten");
+    backed.run(&["backup", "restore", "--overwrite", "--without-safety-set"]).ok();
+    is_back();
+    backed.deployment.person.run(&backed.deployment.with_root(&["uninstall", "--purge", "--yes"])).ok();
 }
 
 /// A small file system of its own, gone with the test.

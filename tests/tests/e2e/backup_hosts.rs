@@ -111,9 +111,14 @@ impl Site {
 
     /// The same with a file as its standard input.
     pub fn stock_fed(&self, arguments: &[&str], input: &str) -> Option<String> {
+        self.stock_on("vault1", PLACE, arguments, input)
+    }
+
+    /// The same for a folder of a host.
+    pub fn stock_on(&self, host: &str, folder: &str, arguments: &[&str], input: &str) -> Option<String> {
         let config = self.cluster.testbed.ssh_config();
-        let ssh = format!("sftp.command=ssh -F {} vault1 -s sftp", config.display());
-        let place = format!("sftp:vault1:{PLACE}");
+        let ssh = format!("sftp.command=ssh -F {} {host} -s sftp", config.display());
+        let place = format!("sftp:{host}:{folder}");
         self.stock_at(&["-o", &ssh, "-r", &place], &[], arguments, input)
     }
 
@@ -159,6 +164,11 @@ pub fn long() -> bool {
     std::env::var_os("MAXIM_TEST_ALL").is_some()
 }
 
+/// Whether no job of the backups has failed since it last went well.
+pub fn nothing_fails(record: &Value) -> bool {
+    ["backup", "prune", "verify", "drill"].iter().all(|job| record[format!("{job}_fails")].is_null())
+}
+
 #[test]
 fn a_schedule_over_ssh_makes_sets_and_a_lost_database_host_comes_back_from_them() {
     let mut site = Site::up("mariadb", &["vault1", "spare1"], |cluster| by_sftp(cluster, "0 3 * * *"));
@@ -187,16 +197,13 @@ fn a_timer_beside_the_database_proves_sets_by_restoring_them() {
     let set = record["backup"]["set"].as_str().unwrap_or_else(|| panic!("{record:#}"));
     assert_eq!(record["verify"]["set"].as_str(), Some(set), "{record:#}");
     assert_eq!(record["drill"]["set"].as_str(), Some(set), "{record:#}");
-    assert!(record["drill"]["rows"].as_u64().unwrap() > 0 && record["trouble"] == "", "{record:#}");
+    assert!(record["drill"]["rows"].as_u64().unwrap() > 0 && nothing_fails(&record), "{record:#}");
     // Nothing is left of what was restored to look at it, and what serves was not touched.
     let app = site.cluster.testbed.host("app1");
     let left = "find /var/lib/maxim /tmp -maxdepth 3 -name '*drill*'; ps -eo args | grep '[m]axim-im.*drill' || true";
     assert_eq!(app.sh(left).unwrap(), "");
-    let roles = app
-        .sh("main=$(systemctl show -p MainPID --value maxim-postgresql); chroot /proc/$main/root sh -c \
-             '$(ls /usr/lib/postgresql/*/bin/psql | tail -n 1) -h /run/maxim/postgresql -U postgres -Atc \
-             \"select rolname from pg_roles union select datname from pg_database\" postgres'")
-        .unwrap();
+    let names = "select rolname from pg_roles union select datname from pg_database";
+    let roles = administrator(app, "postgresql", names);
     assert!(roles.contains("maxim\n") && !roles.contains("drill"), "{roles}");
     site.cluster.wait_well();
     site.cluster.chat(&site.installed, "after");
@@ -245,17 +252,22 @@ fn the_keeper_may_back_up_and_nothing_else(site: &Site) {
     let stream = format!("{}\n{{\"size\":{}}}\n{sql}{{\"size\":0}}", load("maxim_drill", true), sql.len());
     let said = ask(&stream);
     assert!(said.contains("no dump that this host has made"), "{said}");
-    let databases = administrator(db, "show databases");
+    let databases = administrator(db, "mariadb", "show databases");
     assert!(!databases.contains("planted") && !databases.contains("drill"), "{databases}");
 }
 
-/// What the MariaDB of a host answers its administrator.
-fn administrator(db: &Host, sql: &str) -> String {
-    db.sh(&format!(
-        "main=$(systemctl show -p MainPID --value maxim-mariadb); chroot /proc/$main/root /usr/bin/mariadb -N \
-         -S /run/maxim/mariadb/mariadb.sock -e '{sql}'"
-    ))
-    .unwrap()
+/// What the database server of a host answers its administrator; `sql` without quotation marks.
+pub fn administrator(db: &Host, engine: &str, sql: &str) -> String {
+    let client = if engine == "mariadb" {
+        format!("/usr/bin/mariadb -N -S /run/maxim/mariadb/mariadb.sock -e '{sql}'")
+    } else {
+        format!(
+            "sh -c '$(ls /usr/lib/postgresql/*/bin/psql | tail -n 1) -h /run/maxim/postgresql -U postgres -Atc \
+             \"{sql}\" postgres'"
+        )
+    };
+    let root = format!("main=$(systemctl show -p MainPID --value maxim-{engine}); chroot /proc/$main/root");
+    db.sh(&format!("{root} {client}")).unwrap()
 }
 
 /// What was acknowledged before a set that was made by the service of the timer, with messages under way.
@@ -286,9 +298,10 @@ fn written_while_a_set_is_made(site: &Site, count: usize) -> BTreeSet<String> {
     assert_eq!(record["verify"]["set"].as_str(), Some(set));
     assert_eq!(record["drill"]["set"].as_str(), Some(set));
     assert!(record["drill"]["rows"].as_u64().unwrap() as usize >= count, "{record:#}");
-    assert_eq!(record["trouble"], "", "{record:#}");
+    assert!(nothing_fails(&record), "{record:#}");
     // Neither the copy nor the account that loaded it is left.
-    let left = administrator(site.cluster.testbed.host("db1"), "show databases; select user from mysql.user");
+    let names = "show databases; select user from mysql.user";
+    let left = administrator(site.cluster.testbed.host("db1"), "mariadb", names);
     assert!(!left.contains("drill") && !left.contains("nobody"), "{left}");
     println!("{count} messages: {record:#}");
     let shown = site.cluster.person.run(&["status", "-f", &site.cluster.file]).ok();
@@ -299,7 +312,10 @@ fn written_while_a_set_is_made(site: &Site, count: usize) -> BTreeSet<String> {
 /// Missed runs are those before the last time that systemd remembers; that time is moved back.
 fn the_timer_fires_and_makes_up_for_what_was_missed(site: &Site) {
     let app = site.cluster.testbed.host("app1");
-    for line in app.read_file("/etc/systemd/system/maxim-backup.timer").unwrap().lines() {
+    let timer = app.read_file("/etc/systemd/system/maxim-backup.timer").unwrap();
+    let after_boots = |line: &str| line.starts_with("OnActiveSec=") || line.starts_with("OnBootSec=");
+    assert!(timer.lines().any(after_boots), "what a power loss cut off is looked for after a boot: {timer}");
+    for line in timer.lines() {
         if let Some(calendar) = line.strip_prefix("OnCalendar=") {
             let said = app.sh(&format!("systemd-analyze calendar '{calendar}'")).unwrap();
             assert!(said.contains("Next elapse"), "{said}");
@@ -397,8 +413,7 @@ fn a_new_host_takes_the_place_of_the_lost_one(site: &mut Site, all: &BTreeSet<St
     let again = install_arguments(&site.cluster.file);
     let again = site.cluster.person.run(&again.iter().map(String::as_str).collect::<Vec<_>>()).ok();
     assert_eq!(again.changes(), 0, "it is the cluster that the topology describes");
-    let drill = site.run(&["drill"]).ok().result();
-    assert_eq!(drill["message_read"], true, "{drill}");
+    site.run(&["drill"]).ok();
     site.scheduled();
 }
 

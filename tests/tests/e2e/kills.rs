@@ -1,11 +1,12 @@
 //! SIGKILL at moments spread over the time that a command takes: backups, their pruning, restores and drills of an
-//! embedded deployment, upgrades of hosts. Run again, it completes; the repository passes Debian's own restic; nothing
-//! half restored is ever served; hosts that were done are not touched again.
+//! embedded deployment (with database servers: see `kills_servers`), upgrades of hosts. Run again, it completes; the
+//! repository passes Debian's own restic; nothing half restored is ever served; hosts that were done are not touched again.
 //!
 //! Ten moments each with `tests/run --all`, two seeded ones otherwise (`MAXIM_TEST_SEED` gives the seed). A moment is a
 //! time, not an event: a command spends most of its time between events.
 
-use crate::backup::{BOB, Backed, bob_reads};
+use crate::backup::{Backed, Backups, bob_reads};
+use crate::backup_hosts::long;
 use crate::cluster::{ALL, Cluster};
 use crate::product::{Outcome, Person};
 use crate::upgrade::{FILES, number, version};
@@ -23,24 +24,28 @@ const TRIES: u32 = 5;
 const KILLED: usize = 8;
 /// Of the thousandths of an upgrade, those in which nothing is switched yet.
 const PREPARES: u32 = 300;
-
-fn is_long() -> bool {
-    std::env::var_os("MAXIM_TEST_ALL").is_some()
-}
+/// Of the thousandths of a command with a phase that counts most, those that are not in that phase.
+const HALF: u32 = 500;
 
 /// Parts of the time of a reference run, in thousandths: all ten, or a seeded one of each half.
-fn moments() -> Vec<u32> {
+pub fn moments() -> Vec<u32> {
     let seed: u32 = std::env::var("MAXIM_TEST_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
         .unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().subsec_micros());
-    let moments: Vec<u32> = if is_long() {
+    let moments: Vec<u32> = if long() {
         (0..MOMENTS).map(|number| number * 100 + seed % 100).collect()
     } else {
         vec![seed % 500, 500 + seed / 500 % 450]
     };
     println!("seed {seed}: moments {moments:?} in thousandths");
     moments
+}
+
+/// How long a phase took.
+fn took(events: &[Value], phase: &str) -> Duration {
+    let found = events.iter().find(|event| event["event"] == "phase_finished" && event["step"] == phase);
+    Duration::from_millis(found.unwrap()["duration_ms"].as_u64().unwrap())
 }
 
 /// Runs a command and kills it when so much time has gone by, since its start or since this phase of it began; whether it
@@ -70,32 +75,78 @@ fn killed_after(person: &Person, arguments: &[String], phase: Option<&'static st
     killed && !last.contains("\"event\":\"result\"")
 }
 
+/// What the series on backups is done to.
+pub trait Ground: Backups {
+    /// What accounts end in.
+    const DOMAIN: &'static str;
+
+    /// Accounts, when the IM core answers.
+    fn accounts(&self) -> Option<String> {
+        let listed = self.run(&["user", "list", "--output", "json"]);
+        (listed.code == 0).then_some(listed.stdout)
+    }
+
+    /// Those that are served after a restore was killed, when somebody is served.
+    fn served(&self) -> Option<String> {
+        self.accounts()
+    }
+
+    /// Sees that nothing of a drill or a restore is left beside what serves.
+    fn is_tidy(&self);
+}
+
+impl Ground for Backed {
+    const DOMAIN: &'static str = "localhost";
+
+    fn is_tidy(&self) {
+        for left in ["drill", "im/im.sqlite.restoring", "im/im.sqlite.before-restore"] {
+            assert!(!self.deployment.root.join("data").join(left).exists(), "{left} is left");
+        }
+    }
+}
+
 /// A command of the series on backups.
-struct Victim {
+pub struct Victim {
     arguments: &'static [&'static str],
     /// How long it takes when nobody kills it.
     takes: Duration,
+    /// The phase in which the later half of the moments lies, and how long that takes.
+    phase: Option<(&'static str, Duration)>,
 }
 
 impl Victim {
     /// Measures a reference run.
-    fn measured(backed: &Backed, arguments: &'static [&'static str]) -> Self {
+    pub fn measured(
+        ground: &impl Ground,
+        arguments: &'static [&'static str],
+        phase: Option<&'static str>,
+    ) -> Self {
         let started = Instant::now();
-        backed.run(arguments).ok();
+        let outcome = ground.run(arguments).ok();
         let takes = started.elapsed();
-        println!("{} takes {takes:?}", arguments.join(" "));
-        Self { arguments, takes }
+        let phase = phase.map(|phase| (phase, took(&outcome.events(), phase)));
+        println!("{} takes {takes:?}, of it {phase:?}", arguments.join(" "));
+        Self { arguments, takes, phase }
+    }
+
+    /// A moment as a time since its start or since a phase of it began.
+    fn at(&self, moment: u32) -> (Option<&'static str>, Duration) {
+        match self.phase {
+            Some((phase, takes)) if moment >= HALF => (Some(phase), takes * (moment - HALF) / (1000 - HALF)),
+            Some(_) => (None, self.takes * moment / HALF),
+            None => (None, self.takes * moment / 1000),
+        }
     }
 
     /// Kills it at a moment. When it had ended by then it takes less time than was measured, and it is tried again, each
     /// time a little earlier. Nothing is shown by one that was never killed.
-    fn dies(&mut self, backed: &Backed, moment: u32) {
+    pub fn dies(&mut self, ground: &impl Ground, moment: u32) {
         for earlier in 0..TRIES {
-            let (time, started) = (self.takes * moment / 1000 * (20 - earlier) / 20, Instant::now());
-            let arguments = backed.arguments(self.arguments);
-            let killed = killed_after(&backed.deployment.person, &arguments, None, time);
+            let (phase, time) = self.at(moment);
+            let (time, started) = (time * (20 - earlier) / 20, Instant::now());
+            let killed = killed_after(ground.person(), &ground.arguments(self.arguments), phase, time);
             let how = if killed { "killed" } else { "had ended" };
-            println!("  {} after {time:?}: {how}", self.arguments.join(" "));
+            println!("  {} after {time:?} of {}: {how}", self.arguments.join(" "), phase.unwrap_or("it"));
             if killed {
                 return;
             }
@@ -106,62 +157,85 @@ impl Victim {
             self.arguments.join(" ")
         );
     }
+
+    /// Runs it again to its end.
+    pub fn is_completed(&self, ground: &impl Ground) -> Outcome {
+        ground.run_when_free(self.arguments).ok()
+    }
 }
 
-/// Accounts, when the IM core answers.
-fn accounts(backed: &Backed) -> Option<String> {
-    let listed = backed.run(&["user", "list", "--output", "json"]);
-    (listed.code == 0).then_some(listed.stdout)
+/// `backup create`, killed and run again.
+pub fn create_dies(ground: &impl Ground, create: &mut Victim, moment: u32) {
+    let before = ground.sets().len();
+    create.dies(ground, moment);
+    create.is_completed(ground);
+    assert!(ground.sets().len() > before, "the next one makes a set");
+    ground.stock(&["check"]);
+}
+
+/// `backup drill`, killed and run again.
+pub fn drill_dies(ground: &impl Ground, drill: &mut Victim, moment: u32) {
+    drill.dies(ground, moment);
+    drill.is_completed(ground);
+    ground.is_tidy();
+}
+
+/// `backup restore`, killed and run again, with somebody who is not in the set: what is served is the one or the other,
+/// never a part of either. Bob is in both.
+pub fn restore_dies<G: Ground>(ground: &G, restore: &mut Victim, moment: u32) {
+    let at = format!("@{}", G::DOMAIN);
+    let (bob, late) = (format!("bob{at}"), format!("late{at}"));
+    let add = ground.arguments(&["user", "add", &late, "--password-stdin"]);
+    let add: Vec<_> = add.iter().map(String::as_str).collect();
+    ground.person().run_with(&add, "correct horse battery").ok();
+    let with = ground.accounts().unwrap();
+    restore.dies(ground, moment);
+    let seen = ground.served();
+    assert_eq!(restore.is_completed(ground).result()["applied"], true);
+    let without = ground.accounts().unwrap();
+    assert!(without.contains(&bob) && !without.contains(&late) && with.contains(&late));
+    if let Some(seen) = seen {
+        let names = |text: &str| text.matches(&at).count();
+        assert!(seen.contains(&bob), "half of a database was served: {seen}");
+        assert!(names(&seen) == names(&with) || names(&seen) == names(&without), "{seen}");
+    }
+    ground.is_tidy();
+    ground.stock(&["check"]);
+}
+
+/// The end of a series: every set that is listed is whole, each by itself, and so is the repository.
+pub fn every_set_is_whole(ground: &impl Ground) {
+    let sets = ground.sets();
+    println!("{} sets", sets.len());
+    for set in &sets {
+        let name = set["set"].as_str().unwrap();
+        let verified = ground.run(&["backup", "verify", name, "--deep", "--share", "0"]).ok().result();
+        assert!(verified["set"] == name && verified["compared"].as_u64() > Some(0), "{verified}");
+    }
+    ground.run(&["backup", "verify", "--share", "100"]).ok();
+    ground.stock(&["check", "--read-data"]);
 }
 
 #[test]
 fn backups_killed_at_any_moment_leave_a_sound_repository_and_nothing_half_restored() {
-    const LATE: &str = "late@localhost";
     let backed = Backed::up();
-    let add = backed.deployment.with_root(&["user", "add", LATE, "--password-stdin"]);
     backed.say("survives");
-    let mut create = Victim::measured(&backed, &["backup", "create"]);
+    let mut create = Victim::measured(&backed, &["backup", "create"], None);
     let set = backed.sets()[0]["set"].as_str().unwrap().to_owned();
     backed.run(&["backup", "verify", "--share", "100"]).ok();
-    let mut prune = Victim::measured(&backed, &["backup", "prune"]);
-    let mut drill = Victim::measured(&backed, &["backup", "drill"]);
-    let mut restore = Victim::measured(&backed, &["backup", "restore", "--overwrite"]);
+    let mut prune = Victim::measured(&backed, &["backup", "prune"], None);
+    let mut drill = Victim::measured(&backed, &["backup", "drill"], None);
+    let mut restore = Victim::measured(&backed, &["backup", "restore", "--overwrite"], None);
     for moment in moments() {
-        let before = backed.sets().len();
-        create.dies(&backed, moment);
-        backed.run_when_free(&["backup", "create"]).ok();
-        assert!(backed.sets().len() > before, "the next one makes a set");
-        backed.stock(&["check"]);
-
+        create_dies(&backed, &mut create, moment);
         prune.dies(&backed, moment);
-        backed.run_when_free(&["backup", "prune"]).ok();
+        prune.is_completed(&backed);
         backed.stock(&["check"]);
         assert!(backed.sets().iter().any(|one| one["set"] == set.as_str()), "the verified one stays");
-
-        drill.dies(&backed, moment);
-        backed.run_when_free(&["backup", "drill"]).ok();
-        assert!(!backed.deployment.root.join("data/drill").exists(), "the scratch is gone");
-
-        // Somebody who is not in the set: what is served is the one or the other, never a part of either.
-        backed.deployment.person.run_with(&add, "correct horse battery").ok();
-        let with = accounts(&backed).unwrap();
-        restore.dies(&backed, moment);
-        let seen = accounts(&backed);
-        let restored = backed.run_when_free(&["backup", "restore", "--overwrite"]).ok().result();
-        assert_eq!(restored["applied"], true);
-        let without = accounts(&backed).unwrap();
-        assert!(without.contains(BOB) && !without.contains(LATE) && with.contains(LATE));
-        if let Some(seen) = seen {
-            let names = |text: &str| text.matches("@localhost").count();
-            assert!(seen.contains(BOB), "half of a database was served: {seen}");
-            assert!(names(&seen) == names(&with) || names(&seen) == names(&without), "{seen}");
-        }
-        assert!(!backed.deployment.root.join("data/im/im.sqlite.restoring").exists());
-        backed.stock(&["check"]);
+        drill_dies(&backed, &mut drill, moment);
+        restore_dies(&backed, &mut restore, moment);
     }
-    // Every set that is listed is whole.
-    backed.run(&["backup", "verify", "--share", "100"]).ok();
-    backed.stock(&["check", "--read-data"]);
+    every_set_is_whole(&backed);
     bob_reads(&backed.deployment.person, &backed.deployment.result, &backed.deployment.root, "survives");
     backed.deployment.person.run(&backed.deployment.with_root(&["uninstall", "--purge", "--yes"])).ok();
 }
@@ -182,7 +256,7 @@ fn upgrade_when_free(cluster: &Cluster) -> Outcome {
 
 #[test]
 fn an_upgrade_killed_at_any_moment_is_completed_and_done_hosts_stay_untouched() {
-    let cluster = if is_long() {
+    let cluster = if long() {
         Cluster::bare(&[(HostSpec::new("app1"), ALL), (HostSpec::new("app2"), "im")], "")
     } else {
         Cluster::of_one()
@@ -191,12 +265,8 @@ fn an_upgrade_killed_at_any_moment_is_completed_and_done_hosts_stay_untouched() 
     let new = number(&cluster.person, &version("next"));
     let started = Instant::now();
     let events = cluster.upgrade("next").ok().events();
-    let took = |phase: &str| {
-        let found = events.iter().find(|event| event["event"] == "phase_finished" && event["step"] == phase);
-        Duration::from_millis(found.unwrap()["duration_ms"].as_u64().unwrap())
-    };
     // What is staged once stays: later runs do not take that time.
-    let (staged, switch) = (took("apply"), took("switch"));
+    let (staged, switch) = (took(&events, "apply"), took(&events, "switch"));
     let before = started.elapsed().saturating_sub(staged + switch);
     println!("an upgrade takes {before:?}, {staged:?} of staging, and {switch:?} of switching");
     let nodes = cluster.im_versions().len();
@@ -227,7 +297,7 @@ fn an_upgrade_killed_at_any_moment_is_completed_and_done_hosts_stay_untouched() 
         }
         cluster.wait_well();
     }
-    let wanted = if is_long() { KILLED } else { 1 };
+    let wanted = if long() { KILLED } else { 1 };
     assert!(kills >= wanted, "only {kills} upgrades were killed before their end, of {wanted} at least");
     cluster.chat(&result, "killed");
     assert_eq!(cluster.upgrade("next").ok().changes(), 0);

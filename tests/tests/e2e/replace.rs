@@ -55,14 +55,20 @@ fn a_database_host_that_is_gone_for_good_is_replaced_from_a_backup() {
     chat.leave().unwrap();
     let (db2, cache2) = (cluster.testbed.host("db2").address(), cluster.testbed.host("cache2").address());
 
-    // Without a backup its data would be lost: that is said, and nothing is touched; neither while it is alive.
+    // Without a backup its data would be lost: that is said, and nothing is touched.
+    let db1 = cluster.testbed.host("db1");
+    db1.power_off_hard().unwrap();
+    cluster.replace(&["db1", &db2]).exits(1).says(&["no backup was made", "--without-data"]);
+    db1.boot().unwrap();
+    cluster.wait_well();
+    // Neither while it is alive.
     cluster.replace(&["db1", &db2]).exits(5).says(&["alive", "db1", "--alive"]);
     cluster.replace(&["db9", &db2]).exits(2).says(&["db9"]);
     cluster.run(&["backup", "create"]).ok();
     cluster.add_user("late", "quite a secret");
     cluster.replace(&["db1", &db2]).exits(5).says(&["alive"]);
     cluster.wait_well();
-    cluster.testbed.host("db1").power_off_hard().unwrap();
+    db1.power_off_hard().unwrap();
     let before = fs::read_to_string(&cluster.file).unwrap();
     let dry = cluster.replace(&["db1", &db2, "--dry-run"]).ok().result();
     assert_eq!((&dry["applied"], &dry["restored"]), (&Value::from(false), &serde_json::json!(["database"])));

@@ -203,8 +203,10 @@ fn measure(scope: &Scope, source: &Source) -> Result<Reply> {
         Source::Tree { path, .. } => {
             owned(scope, path)?;
             let folder = Path::new(path);
-            let bytes = tree::size(folder);
-            Ok(measured(folder.is_dir(), bytes, bytes, folder))
+            // One that cannot be looked at is not an absent one.
+            let present = folder.try_exists().map_err(Failure::file("read", folder))?;
+            let bytes = tree::size(folder)?;
+            Ok(measured(present, bytes, bytes, folder))
         }
         source => database(source)?.measure(),
     }

@@ -237,6 +237,12 @@ impl Restic {
                 "free space there, or prune with `maxim.ctl backup prune`, and run the command again; the sets that \
                  are there are whole",
             ),
+            _ if tells_of_damage(&words) => Failure::Content {
+                what: format!("`restic {command}` {}: {words}", describe(status)),
+                hint: "the repository is damaged: make a new set now (`maxim.ctl backup create`), and look at the disk that \
+                       holds the repository; `restic repair` tells what can be saved"
+                    .into(),
+            },
             _ => Failure::Command {
                 program: format!("restic {command}"),
                 outcome: describe(status),
@@ -244,6 +250,22 @@ impl Restic {
             },
         }
     }
+}
+
+/// Whether restic found that data is not what was stored (0.14 to 0.18: cmd_check.go, repository.go, blob.go). That it
+/// could not look, because the place is away or somebody else is at work there, says nothing of the data.
+fn tells_of_damage(words: &str) -> bool {
+    [
+        "repository contains errors",
+        "ciphertext verification failed",
+        "invalid data returned",
+        "does not match",
+        "not found in index",
+        "not found in repository",
+        "hash mismatch",
+    ]
+    .iter()
+    .any(|damage| words.contains(damage))
 }
 
 /// JSON objects of standard output, bounded.
@@ -396,7 +418,19 @@ fn dump(channel: &mut dyn Channel, restic: &Restic, snapshot: &str, file: &str) 
 
 #[cfg(test)]
 mod tests {
-    use super::{identifier, lines, text};
+    use super::{identifier, lines, tells_of_damage, text};
+
+    #[test]
+    fn what_could_not_be_looked_at_is_not_damaged() {
+        assert!(tells_of_damage(
+            "pack ab: ciphertext verification failed; Fatal: repository contains errors"
+        ));
+        for words in
+            ["Fatal: unable to open repository: EOF", "connection lost", "repository is already locked"]
+        {
+            assert!(!tells_of_damage(words), "{words}");
+        }
+    }
 
     #[test]
     fn its_words_are_found_in_all_their_forms() {

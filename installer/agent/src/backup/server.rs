@@ -317,12 +317,18 @@ impl Database {
                     ),
                 )?;
                 Self::drop_database(&server, &old)?;
+                let there = server.has_schema(name)?;
+                if !there {
+                    // Of what is gone an empty one is kept: it says, if this is killed after the next step, that it was
+                    // done.
+                    server.create_schema(&old)?;
+                }
                 let mut sql = format!(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ({}, {}) AND pid <> pg_backend_pid();\nBEGIN;\n",
                     literal(name),
                     literal(&new)
                 );
-                if server.has_schema(name)? {
+                if there {
                     sql.push_str(&format!("ALTER DATABASE \"{name}\" RENAME TO \"{old}\";\n"));
                 }
                 sql.push_str(&format!("ALTER DATABASE \"{new}\" RENAME TO \"{name}\";\n"));

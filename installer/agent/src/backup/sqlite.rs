@@ -56,11 +56,9 @@ fn replaced(path: &Path) -> PathBuf {
 
 /// Bytes of a database with its log; 0 when there is none.
 pub fn size(path: &Path) -> u64 {
-    [path.to_path_buf(), beside(path, "-wal")]
-        .iter()
-        .filter_map(|file| fs::metadata(file).ok())
-        .map(|found| found.len())
-        .sum()
+    let bytes = |file: &Path| fs::metadata(file).map(|found| found.len());
+    // A log alone is no database.
+    bytes(path).map_or(0, |size| size + bytes(&beside(path, "-wal")).unwrap_or(0))
 }
 
 /// What a copy needs, for a database of so many bytes.
@@ -280,9 +278,13 @@ pub fn commit(path: &str) -> Result<()> {
         fold(&path)?;
         remove_any(&old);
         fs::hard_link(&path, &old).map_err(Failure::file("keep", &path))?;
-        for ending in ["-wal", "-shm"] {
-            remove_any(&beside(&path, ending));
-        }
+    } else {
+        // Of what is gone an empty file is kept: it says, if this is killed after the next step, that it was done.
+        fs::write(&old, []).map_err(Failure::file("write", &old))?;
+    }
+    // The log of another file would be played into this one.
+    for ending in ["-wal", "-shm"] {
+        remove_any(&beside(&path, ending));
     }
     fs::rename(&new, &path).map_err(Failure::file("rename into place", &path))?;
     sync_folder(parent(&path))
@@ -404,6 +406,35 @@ mod tests {
         commit(path.to_str().unwrap()).unwrap();
         super::discard(path.to_str().unwrap()).unwrap();
         assert!(commit(path.to_str().unwrap()).is_err(), "nothing was received");
+    }
+
+    /// Nothing is kept of a file that is gone; a log that stayed is another file's, and is not played into what was
+    /// restored.
+    #[test]
+    fn a_file_that_is_gone_is_put_back_as_it_was_in_the_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("im.sqlite");
+        let lost = database(&path, 3);
+        lost.pragma_update(None, "journal_mode", "wal").unwrap();
+        lost.execute_batch(
+            "PRAGMA wal_autocheckpoint = 0; CREATE TABLE late (x); INSERT INTO late VALUES (1);",
+        )
+        .unwrap();
+        let log = fs::read(beside(&path, "-wal")).unwrap();
+        drop(lost);
+        fs::write(beside(&path, "-wal"), log).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(super::size(&path), 0, "a log alone is no database");
+        let new = folder.path().join("new.sqlite");
+        drop(database(&new, 9));
+        let wanted = sums(&new).unwrap();
+        fs::rename(&new, received(&path)).unwrap();
+        for _ in 0..2 {
+            commit(path.to_str().unwrap()).unwrap();
+            assert_eq!(sums(&path).unwrap(), wanted);
+        }
+        super::discard(path.to_str().unwrap()).unwrap();
+        assert!(!beside(&path, ".before-restore").exists());
     }
 
     #[test]

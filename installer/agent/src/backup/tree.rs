@@ -44,17 +44,44 @@ impl Write for Outgoing<'_> {
     }
 }
 
-/// Bytes of all files below a folder.
-pub fn size(folder: &Path) -> u64 {
+/// What lies in a folder, in order of names.
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Opens a file, not what a link leads to: where one stands now, the file went.
+fn open(path: &Path) -> io::Result<File> {
+    let opened = fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(nix::libc::ELOOP) => io::ErrorKind::NotFound.into(),
+        _ => error,
+    })
+}
+
+/// Nothing when it went since it was listed: its owner removed it, so it belongs to no message. What cannot be read for
+/// another reason must not be left out of a set unseen.
+fn unless_gone<T>(path: &Path, found: io::Result<T>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::file("read", path)(error)),
+    }
+}
+
+/// Bytes of all files below a folder; 0 when there is none.
+pub fn size(folder: &Path) -> Result<u64> {
     let mut total = 0;
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.metadata() {
-            Ok(found) if found.is_dir() => total += size(&entry.path()),
-            Ok(found) if found.is_file() => total += found.len(),
+    for path in unless_gone(folder, entries(folder))?.unwrap_or_default() {
+        match unless_gone(&path, fs::symlink_metadata(&path))? {
+            Some(found) if found.is_dir() => total += size(&path)?,
+            Some(found) if found.is_file() => total += found.len(),
             _ => {}
         }
     }
-    total
+    Ok(total)
 }
 
 /// Sends a folder.
@@ -64,33 +91,26 @@ pub fn send(channel: &mut dyn Channel, path: &str) -> Result<Reply> {
     let outgoing = Outgoing { channel, buffer: Vec::with_capacity(FRAME), total: 0 };
     let mut archive = tar::Builder::new(outgoing);
     archive.mode(tar::HeaderMode::Deterministic);
-    add(&mut archive, &folder, Path::new(""))?;
+    let found = entries(&folder).map_err(Failure::file("read", &folder))?;
+    add(&mut archive, found, Path::new(""))?;
     let mut outgoing = archive.into_inner().map_err(Failure::file("read", &folder))?;
     outgoing.flush().map_err(Failure::file("read", &folder))?;
     Ok(stream::sent(outgoing.total, outgoing.total, Vec::new(), String::new(), point))
 }
 
-fn add(archive: &mut tar::Builder<Outgoing<'_>>, folder: &Path, name: &Path) -> Result<()> {
-    let mut entries: Vec<_> = fs::read_dir(folder)
-        .map_err(Failure::file("read", folder))?
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    entries.sort();
-    for path in entries {
+/// Adds what a folder was found to hold.
+fn add<W: Write>(archive: &mut tar::Builder<W>, listed: Vec<PathBuf>, name: &Path) -> Result<()> {
+    for path in listed {
         let Some(last) = path.file_name() else { continue };
         let inner = name.join(last);
-        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        let Some(found) = unless_gone(&path, fs::symlink_metadata(&path))? else { continue };
         if found.is_dir() {
-            archive.append_dir(&inner, &path).map_err(Failure::file("read", &path))?;
-            add(archive, &path, &inner)?;
+            let Some(below) = unless_gone(&path, entries(&path))? else { continue };
+            if unless_gone(&path, archive.append_dir(&inner, &path))?.is_some() {
+                add(archive, below, &inner)?;
+            }
         } else if found.is_file() {
-            // A file that goes while the archive is made was removed by its owner: then it belongs to no message.
-            let Ok(mut file) =
-                fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(&path)
-            else {
-                continue;
-            };
+            let Some(mut file) = unless_gone(&path, open(&path))? else { continue };
             append(archive, &inner, &mut file).map_err(Failure::file("read", &path))?;
         }
     }
@@ -166,12 +186,12 @@ fn unpack(input: File, place: &Path) -> Result<()> {
 
 fn own(path: &Path, owner: &str) -> Result<()> {
     Ownership::resolve(owner, owner, "0700")?.set(path)?;
-    for entry in fs::read_dir(path).map_err(Failure::file("read", path))?.flatten() {
-        let found = entry.metadata().map_err(Failure::file("read", entry.path()))?;
+    for path in entries(path).map_err(Failure::file("read", path))? {
+        let found = fs::symlink_metadata(&path).map_err(Failure::file("read", &path))?;
         if found.is_dir() {
-            own(&entry.path(), owner)?;
+            own(&path, owner)?;
         } else {
-            Ownership::resolve(owner, owner, "0600")?.set(&entry.path())?;
+            Ownership::resolve(owner, owner, "0600")?.set(&path)?;
         }
     }
     Ok(())
@@ -202,7 +222,9 @@ pub fn discard(path: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{append, commit, discard, exactly, receive, send};
+    use super::{
+        add, append, commit, discard, entries, exactly, open, own, receive, send, size, unless_gone,
+    };
     use crate::error::Result;
     use crate::link::raw::{Channel, Frame};
     use maxim_model::wire::Reply;
@@ -291,6 +313,72 @@ mod tests {
         assert!(again.bytes == kept.bytes);
     }
 
+    /// Names and contents of an archive.
+    fn listed(archive: tar::Builder<Vec<u8>>) -> Vec<(String, Vec<u8>)> {
+        let bytes = archive.into_inner().unwrap();
+        let mut found = Vec::new();
+        for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
+            let mut content = Vec::new();
+            let mut entry = entry.unwrap();
+            entry.read_to_end(&mut content).unwrap();
+            found.push((entry.path().unwrap().display().to_string(), content));
+        }
+        found
+    }
+
+    #[test]
+    fn what_went_since_it_was_listed_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        for name in ["file", "folder", "link", "stays"] {
+            if name == "folder" {
+                fs::create_dir(place(name)).unwrap();
+            } else {
+                fs::write(place(name), name).unwrap();
+            }
+        }
+        let found = entries(folder.path()).unwrap();
+        assert_eq!(found.len(), 4);
+        fs::remove_file(place("file")).unwrap();
+        fs::remove_dir(place("folder")).unwrap();
+        // A link that took the place of a file between two looks at it.
+        fs::remove_file(place("link")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", place("link")).unwrap();
+        assert!(unless_gone(&place("link"), open(&place("link"))).unwrap().is_none());
+        assert!(unless_gone(&place("folder"), entries(&place("folder"))).unwrap().is_none());
+        let mut archive = tar::Builder::new(Vec::new());
+        add(&mut archive, found, Path::new("")).unwrap();
+        assert_eq!(listed(archive), [("stays".to_owned(), b"stays".to_vec())]);
+        assert_eq!(size(&place("folder")).unwrap(), 0);
+        assert_eq!(size(folder.path()).unwrap(), 5);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_left_out() {
+        for errno in [nix::libc::EIO, nix::libc::EACCES, nix::libc::EMFILE, nix::libc::ELOOP] {
+            let wrong = std::io::Error::from_raw_os_error(errno);
+            let said = unless_gone::<()>(Path::new("/set/file"), Err(wrong)).unwrap_err().to_string();
+            assert!(said.starts_with("cannot read /set/file: "), "{said}");
+        }
+        // Deeper than a path can be, which stops root, too: made in two halves, the one moved into the other.
+        let folder = tempfile::tempdir().unwrap();
+        let half = vec!["d".repeat(250); 9].join("/");
+        let (from, other) = (folder.path().join("from"), folder.path().join("other"));
+        fs::create_dir_all(from.join(&half)).unwrap();
+        fs::create_dir_all(other.join(&half)).unwrap();
+        fs::write(other.join(&half).join("file"), "x").unwrap();
+        fs::rename(&other, from.join(&half).join("other")).unwrap();
+        let mut kept = Kept { bytes: Vec::new(), at: 0, frame: 1 };
+        let owner = nix::unistd::User::from_uid(nix::unistd::getuid()).unwrap().unwrap().name;
+        for said in [
+            send(&mut kept, from.to_str().unwrap()).unwrap_err(),
+            size(&from).unwrap_err(),
+            own(&from, &owner).unwrap_err(),
+        ] {
+            assert!(said.to_string().contains("other/ddd"), "{said}");
+        }
+    }
+
     #[test]
     fn a_file_that_grows_while_it_is_read_has_the_bytes_that_it_had() {
         let folder = tempfile::tempdir().unwrap();
@@ -306,15 +394,10 @@ mod tests {
             Growing { file: fs::File::open(&path).unwrap(), grow: || more.write_all(&[2; 5000]).unwrap() };
         exactly(&mut archive, &mut header, Path::new("grows"), 600, &mut growing).unwrap();
         append(&mut archive, Path::new("next"), &mut fs::File::open(&next).unwrap()).unwrap();
-        let bytes = archive.into_inner().unwrap();
-        let mut found = Vec::new();
-        for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
-            let mut content = Vec::new();
-            let mut entry = entry.unwrap();
-            entry.read_to_end(&mut content).unwrap();
-            found.push((entry.path().unwrap().display().to_string(), content));
-        }
-        assert_eq!(found, [("grows".to_owned(), vec![1; 600]), ("next".to_owned(), b"whole".to_vec())]);
+        assert_eq!(
+            listed(archive),
+            [("grows".to_owned(), vec![1; 600]), ("next".to_owned(), b"whole".to_vec())]
+        );
     }
 
     struct Growing<F: FnMut()> {

@@ -254,6 +254,7 @@ example-backup-restore = Examples:
 argument-backup-restore-wanted = The set; default: the newest
 argument-backup-restore-only = Restore this part only
 argument-backup-restore-overwrite = What is there may be replaced; a safety set of it is made first
+argument-backup-restore-without-safety-set = With --overwrite: what is there cannot be read any more, and is set aside without a safety set of it
 argument-backup-restore-kit = File of the recovery kit, to rebuild a cluster whose state is gone
 argument-backup-restore-password-file = File of mode 0600 with the password on the kit's page
 argument-backup-restore-password-stdin = Read that password from standard input

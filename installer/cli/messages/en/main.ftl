@@ -302,6 +302,7 @@ ask-restore = Put set { $set } of { $point } in its place?
 ask-kit-password = Password on the page of the recovery kit
 schedule-backup = backup
 schedule-verify = verification
+schedule-prune = removal of old sets, which failed
 schedule-drill = trial restore
 schedule-drill-by-hand = trial restore: not by itself, because the host that keeps the repository has no IM core to start; run `maxim.ctl backup drill` from here, or by the timer of this machine.
 schedule-none = There is no schedule. Set one with: maxim.ctl config set backup.schedule "0 3 * * *"
@@ -314,4 +315,7 @@ status-verify = verified
 status-verify-last = { $age } ago, set { $set }
 status-drill = proven restore
 status-drill-last = { $age } ago, recovered in { $recovery }, { $lost } would have been lost
-status-backup-trouble = the last run failed { $age } ago: { $trouble }
+status-backup-trouble = { $times ->
+    [one] failed { $age } ago: { $trouble }
+   *[other] failed { $times } times, the last time { $age } ago: { $trouble }
+}

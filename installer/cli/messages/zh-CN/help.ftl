@@ -254,6 +254,7 @@ example-backup-restore = 示例：
 argument-backup-restore-wanted = 备份集；默认最新
 argument-backup-restore-only = 只恢复这一部分
 argument-backup-restore-overwrite = 允许替换现有数据；会先创建安全备份集
+argument-backup-restore-without-safety-set = 与 --overwrite 一起使用：现有数据已无法读取，不创建安全备份集，只把它移到一旁
 argument-backup-restore-kit = 恢复套件文件，用于在状态丢失后重建集群
 argument-backup-restore-password-file = 权限 0600 的文件，内含套件打印页上的密码
 argument-backup-restore-password-stdin = 从标准输入读取该密码

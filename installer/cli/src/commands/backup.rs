@@ -288,6 +288,7 @@ fn restore(call: &Call<'_>, arguments: &RestoreArguments) -> Outcome {
         overwrite: arguments.overwrite,
         dry_run: call.global.dry_run,
         fresh: false,
+        without_safety_set: arguments.without_safety_set,
     };
     if arguments.kit.is_some() {
         return rebuild(call, arguments, options);

@@ -134,10 +134,14 @@ fn backups(record: &BackupRecord, messages: &Messages, style: Style) -> String {
         messages.text("status-verify"),
         messages.text("status-drill")
     );
-    if !record.trouble.is_empty() {
+    for failing in record.failing() {
         let words = messages.with(
             "status-backup-trouble",
-            values!["age" => since(record.trouble_unix), "trouble" => messages.own(&record.trouble)],
+            values![
+                "age" => since(failing.at_unix),
+                "times" => failing.times as usize,
+                "trouble" => messages.own(&failing.cause)
+            ],
         );
         text.push_str(&format!("{}\n", style.red(&words)));
     }

@@ -25,7 +25,7 @@ use maxim_model::Secret;
 use maxim_model::backup::manifest::{CanaryMark, SET_FORMAT};
 use maxim_model::backup::record::Done;
 use maxim_model::backup::wire::{BackupRequest, CanaryMail};
-use maxim_model::backup::{Part, SetKind, SetManifest};
+use maxim_model::backup::{Part, Repository, SetKind, SetManifest};
 use maxim_model::names::Role;
 use maxim_model::topology::Tls;
 use serde::Serialize;
@@ -79,6 +79,16 @@ pub fn create(context: &Context, kind: SetKind) -> Result<CreateOutcome, EngineE
         // On the host that was handed the cluster's state the kit has no place: its page opens everything.
         let handed = context.state.file(hand_over::PACKED).is_file();
         let kit = if handed { None } else { kit::ensure(context, vault.access(), &id)? };
+        let access = vault.access();
+        if kit.is_some() && matches!(access.repository, Repository::Sftp { .. }) && access.ssh_key.is_empty()
+        {
+            run.emitter.warn(
+                &vault.host(),
+                "backup/kit",
+                "the recovery kit holds no key that opens the repository's host: the one in use is this host's own",
+                "name one with `maxim.ctl config set backup.repository` (`key`), so that the kit carries it",
+            );
+        }
         let mut outcome = create_in(&run, &mut sessions, &mut vault, kind)?;
         outcome.kit = kit;
         Ok(outcome)
@@ -96,25 +106,20 @@ pub(super) fn create_in(
 ) -> Result<CreateOutcome, EngineError> {
     let begun = Instant::now();
     let made = make(run, sessions, vault, kind);
-    let noted = match &made {
-        Ok((manifest, added)) => tasks::write_record(run, vault.agent(), |record| {
-            // A safety set is kept for days only: a scheduled set that is owed is owed all the same.
-            if kind != SetKind::Safety {
-                record.backup = Some(Done {
-                    set: manifest.set.clone(),
-                    at_unix: OffsetDateTime::now_utc().unix_timestamp(),
-                    duration_ms: millis(begun),
-                    bytes: manifest.bytes(),
-                    added: *added,
-                });
-            }
-            record.trouble.clear();
-        }),
-        Err(error) => tasks::write_record(run, vault.agent(), |record| {
-            record.trouble.clone_from(&error.cause);
-            record.trouble_unix = OffsetDateTime::now_utc().unix_timestamp();
-        }),
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let ended = match &made {
+        // A safety set is kept for days only: a scheduled set that is owed is owed all the same.
+        Ok(_) if kind == SetKind::Safety => Ok(None),
+        Ok((manifest, added)) => Ok(Some(Done {
+            set: manifest.set.clone(),
+            at_unix: now,
+            duration_ms: millis(begun),
+            bytes: manifest.bytes(),
+            added: *added,
+        })),
+        Err(error) => Err(format!("the backup failed: {}", error.cause)),
     };
+    let noted = tasks::write_record(run, vault.agent(), |record| record.backed_up(ended, now));
     if let Err(error) = noted {
         run.emitter.warn(&vault.host(), "backup/record", error.cause, "`status` does not know of this run");
     }
@@ -140,7 +145,7 @@ fn make(
     let canary = if kind == SetKind::Safety { None } else { leave_canary(run, sessions) };
     let mark = canary.as_ref().map(|(mark, _)| mark.clone());
     let made = run.emitter.phase("backup", || {
-        let stored = store_parts(run, sessions, vault, &set)?;
+        let stored = store_parts(run, sessions, vault, &set, kind)?;
         let database = stored.iter().find(|(part, ended)| part.kind.is_database() && ended.point_unix > 0);
         let point_unix = database
             .map_or_else(|| OffsetDateTime::now_utc().unix_timestamp(), |(_, ended)| ended.point_unix);

@@ -50,8 +50,6 @@ pub struct DrillOutcome {
     pub tables: usize,
     /// Rows compared.
     pub rows: u64,
-    /// Whether a message was read; a set that was made while the IM core was down holds none.
-    pub message_read: bool,
 }
 
 /// Restores into scratch, starts, reads, cleans up.
@@ -112,6 +110,19 @@ fn drill_on(
     let topology = &run.context.topology;
     let part =
         manifest.database().ok_or_else(|| EngineError::refused("drill", "the set holds no database"))?;
+    let mark = manifest.canary.as_ref().ok_or_else(|| {
+        EngineError::refused(
+            "drill",
+            format!(
+                "set {} holds no message that could be read: no IM core answered when it was made",
+                manifest.set
+            ),
+        )
+        .hint(
+            "make a set while the IM core serves (`maxim.ctl backup create`); `maxim.ctl backup verify SET --deep` \
+             compares one with its manifest",
+        )
+    })?;
     let mut origin = database(topology)?;
     if origin.kind != part.kind {
         return Err(EngineError::refused("drill", "the set is of another database engine"));
@@ -146,38 +157,24 @@ fn drill_on(
             let prepare = BackupRequest::Prepare { source: origin.source.clone() };
             ask(writer(&mut sessions[at])?, "drill", prepare, Duration::from_mins(5))?;
         }
-        let message_read = match &manifest.canary {
-            Some(mark) => {
-                let request = DrillRequest {
-                    program: program(run, installed)?,
-                    folder: folder.clone(),
-                    store: store(topology, &origin, &sessions[im].host.name, &folder),
-                    domain: topology.domain.clone(),
-                    certificate: String::new(),
-                    key: maxim_model::Secret::default(),
-                    owner: owner(topology),
-                    receiver: mark.receiver.clone(),
-                    password: mark.password.clone(),
-                    body: mark.body.clone(),
-                    deadline_seconds: SECONDS,
-                };
-                run.emitter.phase("read", || start(run, &mut sessions[im], request))?;
-                true
-            }
-            None => {
-                run.emitter.warn(
-                    "",
-                    "drill",
-                    "the set holds no message to look for; rows and hashes are right",
-                    "",
-                );
-                false
-            }
+        let request = DrillRequest {
+            program: program(run, installed)?,
+            folder: folder.clone(),
+            store: store(topology, &origin, &sessions[im].host.name, &folder),
+            domain: topology.domain.clone(),
+            certificate: String::new(),
+            key: maxim_model::Secret::default(),
+            owner: owner(topology),
+            receiver: mark.receiver.clone(),
+            password: mark.password.clone(),
+            body: mark.body.clone(),
+            deadline_seconds: SECONDS,
         };
-        Ok((restore_ms, message_read))
+        run.emitter.phase("read", || start(run, &mut sessions[im], request))?;
+        Ok::<_, EngineError>(restore_ms)
     })();
     clean(run, sessions, at, im, &origin, &folder);
-    let (restore_ms, message_read) = drilled?;
+    let restore_ms = drilled?;
     Ok(DrillOutcome {
         set: manifest.set.clone(),
         recovery_ms: millis(begun),
@@ -185,7 +182,6 @@ fn drill_on(
         lost_seconds: OffsetDateTime::now_utc().unix_timestamp() - manifest.point_unix,
         tables: part.tables.len(),
         rows: part.tables.iter().map(|table| table.rows).sum(),
-        message_read,
     })
 }
 

@@ -18,6 +18,8 @@ use time::OffsetDateTime;
 pub enum Job {
     /// A set is made, and retention applied.
     Backup,
+    /// Retention is applied, which failed after the last set.
+    Prune,
     /// A share of the repository is read again.
     Verify,
     /// The newest set is restored into scratch and started.
@@ -64,32 +66,33 @@ pub fn due(context: &Context) -> Result<Due, EngineError> {
 
 /// The same for a record and a time.
 fn judge(topology: &Topology, record: &BackupRecord, now: i64) -> Result<Vec<DueJob>, EngineError> {
-    let last = |job: Job| match job {
-        Job::Backup => record.backup.as_ref().map(|done| done.at_unix),
-        Job::Verify => record.verify.as_ref().map(|done| done.at_unix),
-        Job::Drill => record.drill.as_ref().map(|done| done.at_unix),
-    };
-    let failing = |job: Job| match job {
-        // As soon as it can be: whoever has no new set loses more with every hour.
-        Job::Backup => None,
-        Job::Verify => record.verify_fails,
-        Job::Drill => record.drill_fails,
-    };
     let backup_by_schedule = !topology.backup.schedule.is_empty();
-    Ok(schedules(topology)?
-        .into_iter()
-        .map(|(job, schedule)| {
-            // Without a set there is nothing to read or to try, unless one is made before it in the same run.
-            let possible = job == Job::Backup || backup_by_schedule || record.backup.is_some();
-            let waits = failing(job).is_some_and(|failing: Failing| failing.waits(now));
-            DueJob {
-                job,
-                schedule: schedule.text().to_owned(),
-                owed: possible && !waits && schedule.is_owed(last(job), now),
-                next_unix: schedule.next_after(now),
-            }
-        })
-        .collect())
+    let mut jobs = Vec::new();
+    for (job, schedule) in schedules(topology)? {
+        let (last, failing) = match job {
+            // As soon as it can be: whoever has no new set loses more with every hour.
+            Job::Backup | Job::Prune => (record.backup.as_ref().map(|done| done.at_unix), None),
+            Job::Verify => (record.verify.as_ref().map(|done| done.at_unix), record.verify_fails.as_ref()),
+            Job::Drill => (record.drill.as_ref().map(|done| done.at_unix), record.drill_fails.as_ref()),
+        };
+        let waits = |failing: Option<&Failing>| failing.is_some_and(|failing| failing.waits(now));
+        // Without a set there is nothing to read or to try, unless one is made before it in the same run.
+        let possible = job == Job::Backup || backup_by_schedule || record.backup.is_some();
+        let due = DueJob {
+            job,
+            schedule: schedule.text().to_owned(),
+            owed: possible && !waits(failing) && schedule.is_owed(last, now),
+            next_unix: schedule.next_after(now),
+        };
+        // The next set brings it with it; until then it is tried again by itself.
+        if job == Job::Backup && !due.owed && record.prune_fails.is_some() {
+            jobs.push(due.clone());
+            jobs.push(DueJob { job: Job::Prune, owed: !waits(record.prune_fails.as_ref()), ..due });
+        } else {
+            jobs.push(due);
+        }
+    }
+    Ok(jobs)
 }
 
 /// Whether the newest set can be tried without a control host: the host of the repository has the IM core, for it may
@@ -134,7 +137,7 @@ mod tests {
     use super::{Job, calendars, judge};
     use crate::sample;
     use maxim_model::backup::BackupRecord;
-    use maxim_model::backup::record::{Done, Failing};
+    use maxim_model::backup::record::{Done, Drilled, Failing};
     use maxim_model::names::Role;
     use maxim_model::topology::Topology;
 
@@ -173,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_fails_for_a_lasting_reason_waits_longer_each_time_and_a_backup_never() {
-        let failing = |times| Some(Failing { times, at_unix: NOW });
+        let failing = |times| Some(Failing { times, at_unix: NOW, cause: "full".into() });
         let record = |times| BackupRecord {
             verify_fails: failing(times),
             drill_fails: failing(times),
@@ -185,6 +188,20 @@ mod tests {
         assert_eq!(owed(&record(4), NOW + 5 * 3600), all);
         let other = BackupRecord { drill_fails: failing(9), ..BackupRecord::default() };
         assert_eq!(owed(&other, NOW + 600), [Job::Backup, Job::Verify]);
+    }
+
+    #[test]
+    fn what_could_not_be_removed_is_tried_again_until_the_next_set_brings_it_with_it() {
+        let record = |times| BackupRecord {
+            backup: Some(done(NOW)),
+            verify: Some(done(NOW)),
+            prune_fails: Some(Failing { times, at_unix: NOW, cause: "locked".into() }),
+            drill: Some(Drilled { set: "a".into(), at_unix: NOW, recovery_ms: 1, lost_seconds: 1, rows: 1 }),
+            ..BackupRecord::default()
+        };
+        assert_eq!(owed(&record(1), NOW + 600), [Job::Prune]);
+        assert_eq!(owed(&record(4), NOW + 600), []);
+        assert_eq!(owed(&record(1), NOW + 3 * 3600), [Job::Backup]);
     }
 
     #[test]

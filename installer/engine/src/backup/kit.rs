@@ -14,7 +14,7 @@ use maxim_model::Secret;
 use maxim_model::backup::kit::{KIT_FORMAT, KitSecrets, page};
 use maxim_model::backup::{RecoveryKit, RepositoryAccess};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::pbkdf2;
+use ring::{hmac, pbkdf2};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroize;
@@ -39,26 +39,45 @@ pub struct KeyExport {
     pub file: PathBuf,
 }
 
-/// Whether page and file are there and belong to this repository, as far as that is known without opening it.
+/// Whether page and file are there and open this repository with what opens it now, as far as that is known without
+/// opening it.
 pub(super) fn is_made(context: &Context, access: &RepositoryAccess) -> Result<bool, EngineError> {
-    let kit = files::read_optional(&context.state.file(FILE))?
-        .and_then(|text| serde_json::from_str::<RecoveryKit>(&text).ok());
-    Ok(context.state.file(PAGE).is_file() && kit.is_some_and(|kit| kit.repository == access.repository))
+    Ok(made(context, access)?.is_some())
 }
 
-/// Makes page and file when they are not there, or belong to another place or key.
+/// The kit that is there, unless it is of another place or of secrets that were exchanged since.
+fn made(context: &Context, access: &RepositoryAccess) -> Result<Option<RecoveryKit>, EngineError> {
+    if !context.state.file(PAGE).is_file() {
+        return Ok(None);
+    }
+    let kit = files::read_optional(&context.state.file(FILE))?
+        .and_then(|text| serde_json::from_str::<RecoveryKit>(&text).ok());
+    let wanted = tag(&access.password, &serde_json::to_vec(&secrets(access)).unwrap_or_default());
+    Ok(kit.filter(|kit| kit.repository == access.repository && kit.tag == wanted))
+}
+
+fn secrets(access: &RepositoryAccess) -> KitSecrets {
+    KitSecrets {
+        ssh_key: access.ssh_key.clone(),
+        known_hosts: access.known_hosts.clone(),
+        credentials: access.credentials.clone(),
+    }
+}
+
+/// The password is 230 bits of chance: nobody finds it by trying.
+fn tag(password: &Secret, secrets: &[u8]) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, password.expose().as_bytes());
+    hex::encode(hmac::sign(&key, secrets))
+}
+
+/// Makes page and file when they are not there, belong to another place or key, or carry what was exchanged since.
 pub(super) fn ensure(
     context: &Context,
     access: &RepositoryAccess,
     repository_id: &str,
 ) -> Result<Option<(PathBuf, PathBuf)>, EngineError> {
     let (page_path, file_path) = (context.state.file(PAGE), context.state.file(FILE));
-    if page_path.is_file()
-        && let Some(text) = files::read_optional(&file_path)?
-        && let Ok(kit) = serde_json::from_str::<RecoveryKit>(&text)
-        && kit.repository == access.repository
-        && kit.repository_id == repository_id
-    {
+    if made(context, access)?.is_some_and(|kit| kit.repository_id == repository_id) {
         return Ok(None);
     }
     let kit = seal(context, access, repository_id)?;
@@ -72,7 +91,7 @@ pub(super) fn ensure(
     Ok(Some((page_path, file_path)))
 }
 
-/// The key of the cluster's repository; the kit is made anew when it is missing.
+/// The key of the cluster's repository; the kit is made anew when it is missing, or carries what was exchanged since.
 pub fn key_export(context: &Context) -> Result<KeyExport, EngineError> {
     let secrets = Secrets::load(&context.state.file("secrets.json"))?;
     let password = secrets.get(PASSWORD).cloned().ok_or_else(|| {
@@ -81,9 +100,16 @@ pub fn key_export(context: &Context) -> Result<KeyExport, EngineError> {
     })?;
     let repository = repository(context)?;
     let (page, file) = (context.state.file(PAGE), context.state.file(FILE));
-    if !(page.is_file() && file.is_file()) {
+    let access = access(context, repository.clone(), password.clone());
+    let made = match &access {
+        Ok(access) => is_made(context, access)?,
+        // A key file that cannot be read now is no reason to keep the password back.
+        Err(_) => page.is_file() && file.is_file(),
+    };
+    if !made {
+        let access = access?;
         let run = Run::begin(context, "key-export", false)?;
-        let mut vault = Vault::with(&run, access(context, repository.clone(), password.clone())?)?;
+        let mut vault = Vault::with(&run, access)?;
         let id = vault.init()?;
         ensure(context, vault.access(), &id)?;
     }
@@ -94,12 +120,8 @@ fn seal(context: &Context, access: &RepositoryAccess, id: &str) -> Result<Recove
     let failed = || EngineError::failed("kit", "the recovery kit could not be sealed");
     let salt: [u8; 16] = rand::random();
     let nonce: [u8; NONCE_LEN] = rand::random();
-    let secrets = KitSecrets {
-        ssh_key: access.ssh_key.clone(),
-        known_hosts: access.known_hosts.clone(),
-        credentials: access.credentials.clone(),
-    };
-    let mut sealed = serde_json::to_vec(&secrets).map_err(|_| failed())?;
+    let mut sealed = serde_json::to_vec(&secrets(access)).map_err(|_| failed())?;
+    let tag = tag(&access.password, &sealed);
     let key = derived(&access.password, &salt, ROUNDS).ok_or_else(failed)?;
     key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut sealed)
         .map_err(|_| failed())?;
@@ -115,6 +137,7 @@ fn seal(context: &Context, access: &RepositoryAccess, id: &str) -> Result<Recove
         salt: hex::encode(salt),
         rounds: ROUNDS,
         sealed: hex::encode([nonce.as_slice(), &sealed].concat()),
+        tag,
     })
 }
 

@@ -9,7 +9,7 @@ use crate::events::millis;
 use crate::remote::{Agent, Mode};
 use crate::run::{Run, Session};
 use maxim_model::backup::wire::{BackupReply, BackupRequest};
-use maxim_model::backup::{Part, PartKind, RepositoryAccess};
+use maxim_model::backup::{Part, PartKind, RepositoryAccess, SetKind};
 use maxim_model::event::EventKind;
 use std::time::{Duration, Instant};
 
@@ -42,11 +42,12 @@ pub(super) fn store_parts(
     sessions: &mut [Session<'_>],
     vault: &mut Vault,
     set: &str,
+    kind: SetKind,
 ) -> Result<Vec<(Part, Ended)>, EngineError> {
     let mut large = Vec::new();
     let mut small = Vec::new();
     for origin in origins(&run.context.topology)? {
-        let Some(ready) = measure(run, sessions, origin)? else { continue };
+        let Some(ready) = measure(run, sessions, origin, kind)? else { continue };
         if ready.origin.kind == PartKind::ConsoleSqlite { small.push(ready) } else { large.push(ready) }
     }
     let place = Place { host: vault.host(), access: vault.access().clone() };
@@ -84,6 +85,7 @@ fn measure(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
     origin: Origin,
+    kind: SetKind,
 ) -> Result<Option<Ready>, EngineError> {
     let step = format!("backup/{}", origin.name);
     run.context.cancel.check("backup")?;
@@ -103,7 +105,8 @@ fn measure(
         return Err(EngineError::failed(&*step, "the agent did not measure").on(&origin.host));
     };
     if !present {
-        if origin.kind.is_database() {
+        // What is to be overwritten may well be gone: then there is nothing of it to keep.
+        if origin.kind.is_database() && kind != SetKind::Safety {
             return Err(EngineError::failed(&*step, "there is no database to back up")
                 .on(&origin.host)
                 .hint("`maxim.ctl status` shows what runs"));

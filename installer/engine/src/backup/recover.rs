@@ -7,7 +7,7 @@
 
 use super::relay::ask;
 use super::restore::marker::{Marker, Step};
-use super::restore::{Only, Overwrite, in_words};
+use super::restore::{NEWER, Only, Overwrite, in_words, is_newer};
 use super::sources::origins;
 use super::vault::{Vault, pick};
 use super::{kit, state_part};
@@ -65,6 +65,18 @@ pub fn recover_state(
     let mut vault = Vault::with(&run, access)?;
     let sets = vault.sets(true)?;
     let manifest = vault.manifest(&run, pick(&sets, options.set.as_deref())?)?;
+    // Before anything is written: what is installed next is this program's version.
+    let ours = env!("CARGO_PKG_VERSION");
+    if is_newer(&manifest, ours) {
+        return Err(EngineError::refused(
+            "restore",
+            format!(
+                "set {} was made by version {}, and this `maxim.ctl` is of version {ours}",
+                manifest.set, manifest.version
+            ),
+        )
+        .hint(NEWER));
+    }
     let part = manifest
         .part(PartKind::State)
         .ok_or_else(|| EngineError::refused("restore", format!("set {} holds no state", manifest.set)))?;
@@ -127,21 +139,25 @@ pub fn are_fresh(context: &Context, overwrite: bool) -> Result<bool, EngineError
     if let Some(fresh) = marker.fresh {
         return Ok(fresh);
     }
-    let found = found(context)?;
+    let (fresh, kept) = judge(&found(context)?, overwrite)?;
+    (marker.fresh, marker.kept) = (Some(fresh), kept);
+    marker.write(&context.state)?;
+    Ok(fresh)
+}
+
+/// Whether there is no database, and what stays as it is then: no safety set is made of what comes onto a new database, so
+/// what other hosts have is not touched, whatever was said.
+fn judge(found: &[Overwrite], overwrite: bool) -> Result<(bool, Vec<String>), EngineError> {
     let fresh = found.iter().all(|one| one.part != DATABASE_PART);
     if !fresh && !overwrite {
         return Err(EngineError::refused(
             "restore",
-            format!("the hosts of this cluster hold data: {}", in_words(&found)),
+            format!("the hosts of this cluster hold data: {}", in_words(found)),
         )
         .hint("say so with --overwrite; a safety set of what is there is made first"));
     }
-    if !overwrite {
-        marker.kept = found.into_iter().map(|one| one.part).collect();
-    }
-    marker.fresh = Some(fresh);
-    marker.write(&context.state)?;
-    Ok(fresh)
+    let kept = found.iter().filter(|_| fresh).map(|one| one.part.clone()).collect();
+    Ok((fresh, kept))
 }
 
 fn found(context: &Context) -> Result<Vec<Overwrite>, EngineError> {
@@ -185,4 +201,24 @@ fn found(context: &Context) -> Result<Vec<Overwrite>, EngineError> {
     })();
     connect::release(&mut sessions);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DATABASE_PART, Overwrite, judge};
+
+    #[test]
+    fn what_no_safety_set_is_made_of_stays_as_it_is() {
+        let found = |parts: &[&str]| -> Vec<Overwrite> {
+            let one = |part: &&str| Overwrite { host: "a".into(), part: (*part).into(), bytes: 1, rows: 0 };
+            parts.iter().map(one).collect()
+        };
+        for overwrite in [false, true] {
+            assert_eq!(judge(&found(&["files"]), overwrite).unwrap(), (true, vec!["files".to_owned()]));
+            assert_eq!(judge(&[], overwrite).unwrap(), (true, Vec::new()));
+        }
+        let whole = found(&[DATABASE_PART, "files"]);
+        assert_eq!(judge(&whole, false).unwrap_err().exit_code(), 5);
+        assert_eq!(judge(&whole, true).unwrap(), (false, Vec::new()), "a safety set is made of all of it");
+    }
 }

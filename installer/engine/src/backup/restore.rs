@@ -61,6 +61,8 @@ pub struct RestoreOptions {
     pub dry_run: bool,
     /// What is there is of no worth (it was installed a moment ago): no safety set.
     pub fresh: bool,
+    /// What is there cannot be read, and goes without a safety set of it.
+    pub without_safety_set: bool,
 }
 
 /// Something that a restore replaces.
@@ -182,7 +184,8 @@ fn restore_on(
         // What a run that was killed has received takes up the room that is asked for now.
         discard(&work, sessions);
     }
-    let going_on = at == Some(Step::Exchanging);
+    let same = left.as_ref().is_some_and(|marker| marker.set == work.manifest.set);
+    let going_on = matches!(at, Some(Step::Exchanging | Step::Exchanged)) && same;
     let preview = preview(&mut work, sessions, !going_on)?;
     let mut outcome = RestoreOutcome {
         preview,
@@ -198,7 +201,7 @@ fn restore_on(
         return Ok(outcome);
     }
     let mut marker = left.clone().unwrap_or_else(|| Marker::new(&work.manifest.set, Step::Waiting, only));
-    if at == Some(Step::Done) && marker.set == work.manifest.set {
+    if at == Some(Step::Done) && same {
         run.emitter.note(
             "",
             "restore",
@@ -224,9 +227,15 @@ fn restore_on(
             rebuilding: marker.rebuilding,
             fresh: marker.fresh,
             kept: marker.kept,
+            keeps_before: options.without_safety_set,
             ..Marker::new(&work.manifest.set, Step::Receiving, only)
         };
         marker.write(&context.state)?;
+        if options.fresh && only != Only::Files {
+            // What was installed a moment ago has no accounts: it is not to refuse people while their data is on its way.
+            stopped = Some(Instant::now());
+            serving::act(run, sessions, &roles(&work), ServiceAction::Stop)?;
+        }
         let received = run.emitter.phase("restore", || receive_all(&mut work, sessions, &mut outcome));
         if let Err(error) = received {
             discard(&work, sessions);
@@ -256,7 +265,8 @@ fn restore_on(
         }
         Ok::<_, EngineError>(())
     })?;
-    serving::end(run, sessions, &roles(&work), then)?;
+    marker.went(&context.state, Step::Exchanged)?;
+    serving::end(run, sessions, &roles(&work), then).map_err(|error| marker.with_the_way_back(error))?;
     outcome.stopped_ms = stopped.map(millis).unwrap_or_default();
     // Before what was kept is removed: without it a run that goes on with the exchange would find neither.
     marker.went(&context.state, Step::Done)?;
@@ -272,8 +282,13 @@ fn refuse_to_overwrite(options: &RestoreOptions, preview: &RestorePreview) -> Re
     if preview.overwrites.is_empty() || options.overwrite {
         return Ok(());
     }
+    let hint = if options.without_safety_set {
+        "say so with --overwrite; no safety set of what is there is made"
+    } else {
+        "say so with --overwrite; a safety set of what is there is made first"
+    };
     Err(EngineError::refused("restore", format!("this would overwrite {}", in_words(&preview.overwrites)))
-        .hint("say so with --overwrite; a safety set of what is there is made first"))
+        .hint(hint))
 }
 
 /// What is there, in words.
@@ -290,7 +305,15 @@ pub(super) fn in_words(overwrites: &[Overwrite]) -> String {
 
 /// The end of a restore that is proven.
 fn tidy_up(work: &Work<'_, '_>, sessions: &mut [Session<'_>], marker: &Marker) {
-    discard(work, sessions);
+    if marker.keeps_before {
+        work.run.emitter.note(
+            "",
+            "restore",
+            "without a safety set, what was there before stays beside what serves until the next restore",
+        );
+    } else {
+        discard(work, sessions);
+    }
     let state = &work.run.context.state;
     Marker::remove(state);
     if marker.rebuilding {
@@ -299,20 +322,28 @@ fn tidy_up(work: &Work<'_, '_>, sessions: &mut [Session<'_>], marker: &Marker) {
     }
 }
 
+/// Whether a newer version has made a set than the one that is to read it.
+pub(super) fn is_newer(manifest: &SetManifest, version: &str) -> bool {
+    match (semver::Version::parse(&manifest.version), semver::Version::parse(version)) {
+        (Ok(theirs), Ok(ours)) => theirs > ours,
+        _ => manifest.version != version,
+    }
+}
+
+/// What to do about one.
+pub(super) const NEWER: &str =
+    "restore with that version or a newer one; an older one does not know what it would write";
+
 /// Whether a set can be put onto this cluster.
-fn fits(context: &Context, manifest: &SetManifest) -> Result<(), EngineError> {
+pub(super) fn fits(context: &Context, manifest: &SetManifest) -> Result<(), EngineError> {
     let refuse = |cause: String, hint: &str| Err(EngineError::refused("restore", cause).hint(hint));
     let topology = &context.topology;
     let installed = context.state.installed()?.unwrap_or_default();
     let ours = installed.version;
-    let newer = match (semver::Version::parse(&manifest.version), semver::Version::parse(&ours)) {
-        (Ok(theirs), Ok(ours)) => theirs > ours,
-        _ => manifest.version != ours,
-    };
-    if newer {
+    if is_newer(manifest, &ours) {
         return refuse(
             format!("set {} was made by version {}, and {ours} is installed", manifest.set, manifest.version),
-            "restore with that version or a newer one; an older one does not know what it would write",
+            NEWER,
         );
     }
     if manifest.domain != topology.domain {
@@ -461,10 +492,13 @@ fn before_exchange(
 ) -> Result<(), EngineError> {
     let roles = roles(work);
     work.run.emitter.phase("stop", || serving::act(work.run, sessions, &roles, ServiceAction::Stop))?;
-    if !options.fresh && !outcome.preview.overwrites.is_empty() {
+    if !options.fresh && !options.without_safety_set && !outcome.preview.overwrites.is_empty() {
         let made = create_in(work.run, sessions, &mut work.vault, SetKind::Safety).map_err(|error| {
             let cause = format!("no safety set could be made, so nothing was overwritten: {}", error.cause);
-            EngineError { cause, ..error }
+            EngineError { cause, ..error }.hint(
+                "remove the cause and run the command again; when what is there cannot be read any more, say \
+                 `--without-safety-set`",
+            )
         })?;
         outcome.safety_set = made.manifest.set;
     }

@@ -1,5 +1,6 @@
 //! `backup list`, `backup verify`, `backup prune`: what is in the repository, whether it is sound, what stays.
 
+use super::restore::fits;
 use super::tasks;
 use super::vault::{StoredSet, Vault, pick};
 use crate::context::Context;
@@ -26,6 +27,16 @@ pub fn list(context: &Context) -> Result<Vec<StoredSet>, EngineError> {
     let run = Run::begin(context, "backup-list", false)?;
     let sets = Vault::open(&run)?.sets(false)?;
     Ok(sets.into_iter().filter(StoredSet::is_complete).collect())
+}
+
+/// The newest complete set, or the one that is named, once its manifest was read and it can be put onto this cluster.
+pub(crate) fn usable(context: &Context, wanted: Option<&str>) -> Result<StoredSet, EngineError> {
+    let run = Run::begin(context, "backup-list", false)?;
+    let mut vault = Vault::open(&run)?;
+    let sets = vault.sets(false)?;
+    let found = pick(&sets, wanted)?;
+    fits(context, &vault.manifest(&run, found)?)?;
+    Ok(found.clone())
 }
 
 /// How to verify.
@@ -69,6 +80,7 @@ pub fn verify(context: &Context, options: &VerifyOptions) -> Result<VerifyOutcom
             bytes: outcome.compared,
             added: 0,
         }),
+        // Its cause says that it was the verification.
         Err(error) => Err(error.cause.clone()),
     };
     let noted = tasks::write_record(&run, vault.agent(), |record| record.verified(ended, now));
@@ -84,22 +96,14 @@ fn verify_in(
     options: &VerifyOptions,
     begun: Instant,
 ) -> Result<VerifyOutcome, EngineError> {
-    let damaged = |error: EngineError| {
-        let hint = if error.hint.is_empty() || error.hint.contains("run the command again") {
-            "the repository is damaged: make a new set now (`maxim.ctl backup create`), and look at the disk that holds \
-             the repository; `restic repair` tells what can be saved"
-                .to_owned()
-        } else {
-            error.hint.clone()
-        };
-        EngineError { cause: format!("verification failed: {}", error.cause), ..error }.hint(hint)
-    };
+    let failed =
+        |error: EngineError| EngineError { cause: format!("verification failed: {}", error.cause), ..error };
     let sets = vault.sets(true)?;
     let set = pick(&sets, options.set.as_deref())?.clone();
     run.emitter.phase("check", || {
-        vault.restic("verify", ResticCommand::Check { percent: options.percent }, DAY).map_err(damaged)
+        vault.restic("verify", ResticCommand::Check { percent: options.percent }, DAY).map_err(failed)
     })?;
-    let manifest = vault.manifest(run, &set).map_err(damaged)?;
+    let manifest = vault.manifest(run, &set).map_err(failed)?;
     let mut compared = 0;
     run.emitter.phase("compare", || {
         for part in &manifest.parts {
@@ -113,7 +117,7 @@ fn verify_in(
             if options.deep || options.percent >= 100 {
                 let ended = vault
                     .fetch(run, "verify", &part.snapshot, &part.file, |_| run.context.cancel.check("verify"))
-                    .map_err(damaged)?;
+                    .map_err(failed)?;
                 if ended.sha256 != part.sha256 || ended.bytes != part.bytes {
                     return Err(EngineError::failed(
                         "verify",
@@ -150,7 +154,24 @@ pub fn prune(context: &Context, dry_run: bool) -> Result<PruneOutcome, EngineErr
         // A set that is being made from another control host has no manifest yet, and must not be taken for a broken one.
         vault.lock(&run, "backup prune")?;
     }
-    prune_in(context, &mut vault, dry_run)
+    let pruned = prune_in(context, &mut vault, dry_run);
+    if !dry_run {
+        let ended = match &pruned {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("sets that are too many could not be removed: {}", error.cause)),
+        };
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let noted = tasks::write_record(&run, vault.agent(), |record| record.pruned(ended, now));
+        if let Err(error) = noted {
+            run.emitter.warn(
+                &vault.host(),
+                "backup/record",
+                error.cause,
+                "`status` does not know of this run",
+            );
+        }
+    }
+    pruned
 }
 
 fn prune_in(context: &Context, vault: &mut Vault, dry_run: bool) -> Result<PruneOutcome, EngineError> {
@@ -173,11 +194,13 @@ fn prune_in(context: &Context, vault: &mut Vault, dry_run: bool) -> Result<Prune
             || outcome.verdicts.iter().any(|verdict| verdict.set.set == set.info.set && !verdict.stays())
     };
     let going: Vec<&StoredSet> = sets.iter().filter(|set| goes(set)).collect();
-    // Manifests first: a set that is forgotten halfway does not exist, and the next prune takes the rest.
+    // Manifests first, in runs of their own (restic removes those of one run in any order): a set that is forgotten
+    // halfway does not exist, and the next prune takes the rest.
+    let doubles = sets.iter().flat_map(|set| set.doubles.iter().cloned());
     let manifests: Vec<String> =
-        going.iter().filter(|set| set.is_complete()).map(|set| set.manifest.clone()).collect();
+        going.iter().filter(|set| set.is_complete()).map(|set| set.manifest.clone()).chain(doubles).collect();
     let parts: Vec<String> = going.iter().flat_map(|set| set.parts.values().cloned()).collect();
-    for batch in [manifests, parts].concat().chunks(100) {
+    for batch in manifests.chunks(100).chain(parts.chunks(100)) {
         context.cancel.check("prune")?;
         vault.restic(
             "prune",

@@ -54,6 +54,9 @@ pub struct StoredSet {
     pub info: SetInfo,
     /// Snapshot of its manifest; empty: the set is not complete, so it does not exist.
     pub manifest: String,
+    /// Further snapshots of it: a `restic tag` that is killed leaves the one from before beside the new one.
+    #[serde(skip)]
+    pub doubles: Vec<String>,
     /// Snapshots of its parts by name.
     pub parts: BTreeMap<String, String>,
     /// Bytes of its parts.
@@ -367,15 +370,24 @@ fn sets_of(snapshots: &[Value]) -> Vec<StoredSet> {
                 proven_unix: 0,
             },
             manifest: String::new(),
+            doubles: Vec::new(),
             parts: BTreeMap::new(),
             bytes: 0,
         });
         if part == MANIFEST_PART {
+            let marked = (number(VERIFIED_TAG), number(PROVEN_TAG));
+            if !set.manifest.is_empty() {
+                let newest = marked >= (set.info.verified_unix, set.info.proven_unix);
+                let double = if newest { std::mem::take(&mut set.manifest) } else { id.to_owned() };
+                set.doubles.push(double);
+                if !newest {
+                    continue;
+                }
+            }
             id.clone_into(&mut set.manifest);
             set.info.point_unix = number(POINT_TAG);
             set.info.kind = value(KIND_TAG).and_then(SetKind::from_name).unwrap_or(SetKind::Manual);
-            set.info.verified_unix = number(VERIFIED_TAG);
-            set.info.proven_unix = number(PROVEN_TAG);
+            (set.info.verified_unix, set.info.proven_unix) = marked;
             set.bytes = u64::try_from(number(BYTES_TAG)).unwrap_or(0);
         } else {
             set.parts.insert(part.to_owned(), id.to_owned());
@@ -411,8 +423,15 @@ mod tests {
             ),
             snapshot("ba", &["maxim", "set-2", "part-database"]),
             snapshot("ca", &["maxim", "set-3", "part-manifest", "kind-safety", "point-300"]),
+            snapshot("ad", &["maxim", "set-1", "part-manifest", "kind-scheduled", "point-100", "bytes-7"]),
             snapshot("xx", &["other"]),
         ]);
+        let first = sets.iter().find(|set| set.info.set == "1").unwrap();
+        assert_eq!(
+            (first.manifest.as_str(), &first.doubles[..]),
+            ("ab", &["ad".to_owned()][..]),
+            "a tag was killed"
+        );
         assert_eq!(sets.len(), 3);
         let newest = pick(&sets, None).unwrap();
         assert_eq!((newest.info.set.as_str(), newest.bytes, newest.info.verified_unix), ("1", 7, 120));

@@ -1,14 +1,14 @@
 //! Whether the host that is replaced is dead, as far as that can be known from here.
 //!
-//! A host that answers and belongs to the cluster is alive. One that answers and lets nobody in is not known to be
-//! dead, so it counts as alive. One that does not answer, that shows another key, or that has nothing of the cluster
-//! counts as dead.
+//! A host that answers and belongs to the cluster is alive. One that answers and lets nobody in (no SSH server, another
+//! key at an address that the new host does not take over) is not known to be dead, so it counts as alive. One that does
+//! not answer, in whose place another machine is, or that has nothing of the cluster counts as dead.
 
-use super::ReplaceOptions;
+use super::{ReplaceOptions, withdraw};
 use crate::context::Context;
 use crate::error::EngineError;
 use crate::phases::probe::{DiskProbe, query};
-use crate::phases::{connect, services};
+use crate::phases::services;
 use crate::remote::{Connected, Mode};
 use crate::run::Run;
 use maxim_model::topology::{Connection, Host};
@@ -18,9 +18,11 @@ use std::time::Duration;
 const FACTS: Duration = Duration::from_secs(30);
 /// The step of the error of a host that shows another key than the pinned one.
 pub(super) const OTHER_KEY: &str = "access.host_key_changed";
+/// The step of the error of an address where nothing answers, not even that there is no SSH server.
+const UNREACHABLE: &str = "access.unreachable";
 
-/// Refuses a host that is alive, unless that was said; then its services are stopped.
-pub(super) fn require(context: &Context, old: &Host, options: &ReplaceOptions) -> Result<(), EngineError> {
+/// Refuses a host that is alive, unless that was said; whether its services are to be stopped then ([`stop`]).
+pub(super) fn require(context: &Context, old: &Host, options: &ReplaceOptions) -> Result<bool, EngineError> {
     if old.connection == Connection::Local {
         return Err(EngineError::usage("host replace", "this very machine cannot be dead")
             .on(&old.name)
@@ -32,15 +34,16 @@ pub(super) fn require(context: &Context, old: &Host, options: &ReplaceOptions) -
             .on(&old.name)
             .hint("switch it off, or say `--alive`: then its services are stopped where that is possible, and it must never serve again")
     };
+    let same_place = withdraw::is_same_place(old, &options.topology, &options.name);
     let mut connected = match run.connect(old) {
         Ok(connected) => connected,
-        Err(error) if connect::is_unreached(&error) || error.step == OTHER_KEY => {
+        Err(error) if error.step == UNREACHABLE || (error.step == OTHER_KEY && same_place) => {
             run.emitter.note(&old.name, "host replace", format!("counts as dead: {}", error.cause));
-            return Ok(());
+            return Ok(false);
         }
         Err(error) if options.alive => {
             run.emitter.warn(&old.name, "host replace", "it answers and could not be stopped", error.cause);
-            return Ok(());
+            return Ok(false);
         }
         Err(error) => {
             return Err(refused(format!("it answers, and whether it works is not known: {}", error.cause)));
@@ -48,15 +51,12 @@ pub(super) fn require(context: &Context, old: &Host, options: &ReplaceOptions) -
     };
     if !is_ours(&run, old, connected.as_mut())? {
         run.emitter.note(&old.name, "host replace", "the machine there has nothing of this cluster");
-        return Ok(());
+        return Ok(false);
     }
     if !options.alive {
         return Err(refused(format!("it is alive at {}", old.address)));
     }
-    if options.dry_run {
-        return Ok(());
-    }
-    stop(&run, old, connected.as_mut())
+    Ok(true)
 }
 
 /// Whether the machine has something of the cluster.
@@ -73,7 +73,10 @@ fn is_ours(run: &Run<'_>, old: &Host, connected: &mut dyn Connected) -> Result<b
     Ok(there || facts.units.iter().any(|unit| unit.active == "active"))
 }
 
-fn stop(run: &Run<'_>, old: &Host, connected: &mut dyn Connected) -> Result<(), EngineError> {
+/// Stops the services of a host that is alive and is replaced all the same.
+pub(super) fn stop(context: &Context, old: &Host) -> Result<(), EngineError> {
+    let run = &Run::begin(context, "host-replace", false)?;
+    let mut connected = run.connect(old)?;
     let mut agent = connected.agent(Mode::Change)?;
     run.scope(&mut agent)?;
     let mut roles = old.roles.clone();

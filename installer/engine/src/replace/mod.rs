@@ -33,7 +33,6 @@ use crate::run::{Run, Session};
 use crate::state::{self, StateDir};
 use approval::Approved;
 pub use approval::ReplacePreview;
-use maxim_model::backup::SetKind;
 use maxim_model::names::{Role, Stage};
 use maxim_model::plan::Plan;
 use maxim_model::status::ComponentStatus;
@@ -96,6 +95,8 @@ struct Replacement<'a> {
     record: Option<Record>,
     /// Parts that the dead host had.
     parts: Vec<&'static str>,
+    /// The old host is alive: its services are stopped once the replacement is approved.
+    stops: bool,
 }
 
 /// Replaces a host.
@@ -128,11 +129,8 @@ pub fn host_replace(context: &Context, options: &ReplaceOptions) -> Result<Repla
     };
     // Of the new one, which has its place: a run before may have been killed after it had kept the new topology.
     let parts = backup::parts_on(&wanted.topology, &new.name);
-    let replacement = Replacement { wanted, options, old, record, parts };
-    if replacement.record.is_none() {
-        dead::require(context, &replacement.old, options)?;
-    }
-    replacement.go(context)
+    let stops = if record.is_none() { dead::require(context, &old, options)? } else { false };
+    Replacement { wanted, options, old, record, parts, stops }.go(context)
 }
 
 /// Refuses what would start the IM cores while a lost database is not restored yet: they would serve an empty one.
@@ -167,8 +165,9 @@ fn find(context: &Context, name: &str) -> Result<Host, EngineError> {
 impl Replacement<'_> {
     fn go(&self, context: &Context) -> Result<ReplaceOutcome, EngineError> {
         let (data, point) = match &self.record {
-            Some(record) => (record.data.clone(), String::new()),
-            None => self.choose()?,
+            // As long as nothing is restored another set may be wanted: the first one may be broken.
+            Some(record) if record.restored || !self.chooses_anew() => (record.data.clone(), String::new()),
+            _ => self.choose()?,
         };
         let run = Run::begin(&self.wanted, "host-replace", !self.options.dry_run)?;
         let (mut outcome, mut record) = self.provision(&run, context, &data, &point)?;
@@ -192,6 +191,10 @@ impl Replacement<'_> {
         Ok(outcome)
     }
 
+    const fn chooses_anew(&self) -> bool {
+        self.options.set.is_some() || self.options.without_data
+    }
+
     /// Where lost data comes from, and of when it is (RFC 3339); nothing when none was lost, or when that was accepted.
     fn choose(&self) -> Result<(Data, String), EngineError> {
         let lost: Vec<&str> = self.parts.iter().copied().filter(|part| *part != "console").collect();
@@ -211,20 +214,7 @@ impl Replacement<'_> {
             );
             error.hint(hint)
         };
-        let sets = backup::list(&self.wanted).map_err(without)?;
-        let found = match &self.options.set {
-            Some(name) => sets.iter().find(|set| set.info.set == *name),
-            None => sets.iter().find(|set| set.info.kind != SetKind::Safety),
-        };
-        let found = found.ok_or_else(|| {
-            without(
-                EngineError::refused(
-                    "host replace",
-                    "there is no such set of this cluster in the repository",
-                )
-                .hint("`maxim.ctl backup list` shows the sets"),
-            )
-        })?;
+        let found = backup::usable(&self.wanted, self.options.set.as_deref()).map_err(without)?;
         let parts: Vec<String> = lost
             .iter()
             .filter(|part| found.parts.contains_key(**part))
@@ -285,12 +275,17 @@ impl Replacement<'_> {
             let mut record = self.record.clone().unwrap_or_else(|| {
                 Record::new(&self.old, options, &wanted.topology, data.clone(), withdrawn)
             });
+            record.data.clone_from(data);
             let ask = || context.ask.approve_replace(&self.preview(&outcome, data, point));
-            if options.dry_run || (self.record.is_none() && !ask()) {
+            let approved = self.record.as_ref().is_some_and(|record| record.data == *data);
+            if options.dry_run || (!approved && !ask()) {
                 outcome.timings = run.emitter.timings();
                 return Ok((outcome, record));
             }
             context.cancel.check("host replace")?;
+            if self.stops {
+                dead::stop(context, &self.old)?;
+            }
             for part in self.parts.iter().filter(|part| !data.has(part)) {
                 let lost = format!("data that {} had is not restored: {part}", self.old.name);
                 run.emitter.warn(&options.name, "host replace", lost, "");
@@ -336,7 +331,13 @@ impl Replacement<'_> {
 }
 
 fn restore_options(set: &str, only: Only) -> RestoreOptions {
-    RestoreOptions { set: Some(set.to_owned()), only, overwrite: true, dry_run: false, fresh: true }
+    RestoreOptions {
+        set: Some(set.to_owned()),
+        only,
+        overwrite: true,
+        fresh: true,
+        ..RestoreOptions::default()
+    }
 }
 
 /// Writes the authoritative copy when no host is connected.

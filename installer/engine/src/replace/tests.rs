@@ -45,8 +45,7 @@ fn in_the_middle_of_a_replacement_every_command_that_changes_something_is_refuse
     let old = context.topology.host("db1").unwrap();
     let mut record = Record::new(old, &options, &context.topology, data, Vec::new());
     record::save(&context.state, &record).unwrap();
-    let restore =
-        RestoreOptions { set: None, only: Only::All, overwrite: true, dry_run: false, fresh: false };
+    let restore = RestoreOptions { only: Only::All, overwrite: true, ..RestoreOptions::default() };
     let tried = || {
         [
             install::install(&context, InstallOptions::default()).err(),
@@ -180,6 +179,7 @@ fn a_host_is_replaced_at_its_old_address() {
             old: old.clone(),
             record: None,
             parts: vec![],
+            stops: false,
         };
         let run = keys.run(&wanted, !dry_run);
         replacement.provision(&run, &asking, &Data::default(), "").map(|(outcome, _)| outcome)

@@ -38,6 +38,11 @@ const NAMES: [&str; 12] = [
     "authorization",
     "cookie",
 ];
+/// What a line of a file that holds secrets begins with to be shown: what we write into redis.conf. What somebody added
+/// may hold one (`user ann on >x`), or be the rest of one.
+const SHOWN: &str = "appendonly bind daemonize databases dir maxclients maxmemory maxmemory-policy port save \
+    supervised tls-auth-clients tls-ca-cert-file tls-cert-file tls-key-file tls-port tls-protocols \
+    unixsocket unixsocketperm";
 
 /// Takes secrets out of texts.
 pub(super) struct Redactor {
@@ -110,26 +115,43 @@ impl Redactor {
         result
     }
 
-    /// The text of a file that is known to hold secrets: a line that is one word alone may be one, too.
+    /// The text of a file that is known to hold secrets: what is not known to hold none goes, line by line.
     pub fn sensitive(&self, text: &str) -> String {
         let text = self.text(text);
+        let is_comment = |line: &str| line.trim_start().starts_with("# ");
+        let is_empty = |line: &str| line.trim().is_empty();
+        // One line alone is the secret, whatever it looks like.
+        let alone = text.lines().filter(|line| !is_empty(line) && !is_comment(line)).count() < 2;
         let mut result = String::with_capacity(text.len());
         for line in text.split_inclusive('\n') {
-            let word = line.trim();
-            let alone = !word.is_empty()
-                && !word.starts_with(['#', ';', '['])
-                && !word.ends_with([':', '{', '}'])
-                && !word.contains(char::is_whitespace)
-                && !word.contains('=');
-            if alone {
-                result.push_str(REDACTED);
-                result.push_str(if line.ends_with('\n') { "\n" } else { "" });
-            } else {
+            if is_empty(line) || !alone && is_shown(line) {
                 result.push_str(line);
+                continue;
             }
+            // A comment may be what was valid before.
+            result.push_str(if is_comment(line) { "# " } else { "" });
+            result.push_str(REDACTED);
+            result.push_str(if line.ends_with('\n') { "\n" } else { "" });
         }
         result
     }
+}
+
+/// Whether a line of a file that holds secrets holds none (any more).
+fn is_shown(line: &str) -> bool {
+    let line = line.trim();
+    let end = line.find(|letter: char| !is_of_name(letter)).unwrap_or(line.len());
+    let (name, value) = line.split_at(end);
+    if SHOWN.split(' ').any(|one| one == name) {
+        return value.starts_with([' ', '\t', '=', ':']);
+    }
+    let name = name.to_ascii_lowercase();
+    let value = value.trim_matches([' ', '\t', '=', ':', '"', '\'']);
+    value == REDACTED && NAMES.iter().any(|one| name.contains(one))
+}
+
+const fn is_of_name(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.')
 }
 
 /// A secret as it may stand in a text.
@@ -251,7 +273,8 @@ fn without_keys(text: &str) -> String {
     result
 }
 
-/// Takes out what stands behind a name of a secret in a line: `password = x`, `"token": "x"`, `requirepass x`.
+/// Takes out what stands behind a name of a secret in a line: `password = x`, `"token": "x"`, `requirepass x`. Of a
+/// value in quotes that is all of it; behind a name that begins the line, as in a configuration, the rest of the line.
 fn without_named(line: &str) -> String {
     let lower = line.to_ascii_lowercase();
     let mut result = String::with_capacity(line.len());
@@ -300,20 +323,65 @@ fn next_value(lower: &str, from: usize) -> Option<std::ops::Range<usize>> {
         } else {
             continue;
         }
-        at = skip(at, b"\"'\\");
-        if lower[at..].starts_with(REDACTED) {
-            search = at + REDACTED.len();
+        let opening = skip(at, b"\\");
+        let length = if let Some(quote @ (b'"' | b'\'')) = bytes.get(opening) {
+            let escapes = opening - at;
+            at = opening + 1;
+            quoted(&bytes[at..], *quote, escapes)
+        } else {
+            let begins = begins_line(&lower[..start]);
+            let whole_line = directive || rest.starts_with("authorization") || rest.starts_with("cookie");
+            let stop: &[u8] = match (begins, whole_line) {
+                (true, _) => b"\r\n",
+                (_, true) => b"\"\r\n",
+                _ => b"\"'\\ \t,;}])&\r\n",
+            };
+            at = if begins { at } else { opening };
+            // `[` and the like begin a structure that has names of its own.
+            let known = if lower[at..].starts_with(REDACTED) { REDACTED.len() } else { 0 };
+            if !begins && known == 0 && matches!(bytes.get(at), Some(b'{' | b'[')) {
+                continue;
+            }
+            let value = &bytes[at + known..];
+            known + value.iter().position(|byte| stop.contains(byte)).unwrap_or(value.len())
+        };
+        // What was taken out already, or nothing.
+        search = at + length;
+        if matches!(lower[at..search].trim_end(), "" | REDACTED) {
             continue;
         }
-        let whole_line = rest.starts_with("authorization") || rest.starts_with("cookie");
-        let stop: &[u8] = if whole_line { b"\"\r\n" } else { b"\"'\\ \t,;}])&\r\n" };
-        let length = bytes[at..].iter().position(|byte| stop.contains(byte)).unwrap_or(bytes.len() - at);
-        // `[` and the like begin a structure that has names of its own; an empty value says nothing.
-        if length == 0 || matches!(bytes[at], b'{' | b'[') {
-            continue;
-        }
-        return Some(at..at + length);
+        return Some(at..search);
     }
+}
+
+/// Whether only what belongs to a name stands before this in the line, in a list or commented out at most.
+fn begins_line(before: &str) -> bool {
+    before.trim_start_matches([' ', '\t', '#', ';', '-']).chars().all(is_of_name)
+}
+
+/// How long a value in quotes is: to the one that closes, else to the end of the line. `escapes` backslashes stand
+/// before the opening quote; one with more of them belongs to the value, as does one within a word (`it's`) or doubled.
+/// One with fewer ends what all of it stands in.
+fn quoted(value: &[u8], quote: u8, escapes: usize) -> usize {
+    let value = value.trim_ascii_end();
+    let mut backslashes = 0;
+    for (at, byte) in value.iter().enumerate() {
+        if *byte == b'\\' {
+            backslashes += 1;
+            continue;
+        }
+        let goes_on = match &value[at + 1..] {
+            [next, ..] if next.is_ascii_alphanumeric() || !next.is_ascii() || *next == b'_' => true,
+            [next, ..] | [b'\\', next, ..] if escapes == 0 && *next == quote => true,
+            _ => false,
+        };
+        let closes = backslashes % (2 * (escapes + 1)) == escapes && !goes_on;
+        if *byte == quote && (closes || backslashes < escapes) {
+            return at - backslashes.min(escapes);
+        }
+        backslashes = 0;
+    }
+    value.len()
 }
 
 /// Takes out the password of `scheme://user:password@host`.
@@ -338,72 +406,4 @@ fn without_url_passwords(line: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{REDACTED, Redactor, of_file};
-
-    fn plain(text: &str) -> String {
-        Redactor::new([]).text(text)
-    }
-
-    #[test]
-    fn what_is_known_goes_in_every_form() {
-        let redactor = Redactor::new(["pass/word \"9\" x".to_owned(), "pass".to_owned(), "abc".to_owned()]);
-        for form in
-            ["pass/word \"9\" x", r#"pass/word \"9\" x"#, "pass%2Fword%20%229%22%20x", "cGFzcy93b3JkICI5IiB4"]
-        {
-            assert_eq!(redactor.text(&format!("a {form} b")), format!("a {REDACTED} b"));
-        }
-        assert_eq!(redactor.text("abc"), "abc", "too short to be taken out");
-    }
-
-    #[test]
-    fn what_has_the_name_of_a_secret_goes() {
-        for (line, shown) in [
-            ("password: hunter22\n", "password: [redacted]\n"),
-            ("redis_password = 'x y'", "redis_password = '[redacted] y'"),
-            ("requirepass abc def", "requirepass [redacted] def"),
-            (r#"{"api_token":"t-1","n":2}"#, r#"{"api_token":"[redacted]","n":2}"#),
-            (r#"{"line":"{\"secret\":\"s-1\"}"}"#, r#"{"line":"{\"secret\":\"[redacted]\"}"}"#),
-            ("Authorization: Bearer a.b.c", "Authorization: [redacted]"),
-            ("PASSWORD=a;TOKEN=b", "PASSWORD=[redacted];TOKEN=[redacted]"),
-            ("password_file: /root/db-password", "password_file: /root/db-password"),
-            ("the password was wrong", "the password was wrong"),
-            ("mysql://maxim:pw@db1:3306/maxim x", "mysql://maxim:[redacted]@db1:3306/maxim x"),
-            ("https://im.acme.example:443/a@b", "https://im.acme.example:443/a@b"),
-        ] {
-            assert_eq!(plain(line), shown);
-        }
-    }
-
-    #[test]
-    fn private_keys_go_and_certificates_stay() {
-        let text = "a\n-----BEGIN EC PRIVATE KEY-----\nAAAA\nBBBB\n-----END EC PRIVATE KEY-----\nb\n\
-                    -----BEGIN CERTIFICATE-----\nCCCC\n-----END CERTIFICATE-----\n";
-        let shown = plain(text);
-        assert!(shown.starts_with("a\n[redacted]\nb\n-----BEGIN CERTIFICATE-----\nCCCC"), "{shown}");
-        let json = r#"{"key":"-----BEGIN PRIVATE KEY-----\nAA\n-----END PRIVATE KEY-----\n","x":1}"#;
-        assert_eq!(plain(json), r#"{"key":"[redacted]\n","x":1}"#);
-        assert_eq!(plain("-----BEGIN PRIVATE KEY-----\nAAAA"), REDACTED);
-    }
-
-    #[test]
-    fn a_file_of_secrets_has_no_word_alone() {
-        let shown = Redactor::new([]).sensitive("# comment\nchanged-by-hand\nport 6379\n[mysqld]\nlisten:\n");
-        assert_eq!(shown, "# comment\n[redacted]\nport 6379\n[mysqld]\nlisten:\n");
-    }
-
-    #[test]
-    fn files_give_what_is_secret_in_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |content: &str| {
-            let path = folder.path().join("file");
-            std::fs::write(&path, content).unwrap();
-            of_file(path.to_str().unwrap())
-        };
-        assert_eq!(file("one password\n"), ["one password"]);
-        assert_eq!(file("[default]\naws_secret_access_key = k\n"), ["k"]);
-        let key = "-----BEGIN PRIVATE KEY-----\nabcdefghijklmnopqrst\n-----END PRIVATE KEY-----\n";
-        assert_eq!(file(key), ["abcdefghijklmnopqrst"]);
-        assert_eq!(of_file("/nonexistent/file"), Vec::<String>::new());
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 //! is no way back that would not undo that too ([`kept::Kept::first_difference`]).
 
 use super::kept::{self, Kept};
-use super::{lost, order, record, turn};
+use super::{certificates, lost, order, record, turn};
 use crate::actions::status::require_installed;
 use crate::context::Context;
 use crate::error::{Class, EngineError};
@@ -297,6 +297,7 @@ pub(super) fn take_back(
         }
         let taken = lost::persist(run, sessions, &previous.installed, lost::SHORT, |sessions| {
             let mut tasks = previous.tasks_of(&host)?;
+            certificates::renew(context, &mut tasks);
             let newer = next.as_ref().map(|next| next.tasks_of(&host)).transpose()?.unwrap_or_default();
             tasks.extend(only_newer(&tasks, &newer));
             let changes = turn::look(run, &mut sessions[place], &tasks)?;

@@ -104,6 +104,8 @@ pub(super) fn on(
         if let Some(record) = record.as_mut().filter(|record| record.phase == Phase::Switched) {
             record.phase = Phase::Finalizing;
             record::save(state, record)?;
+            // Another control host must not go back from here on either.
+            state::copy::publish(run, sessions)?;
         }
         let Some(agent) = sessions
             .iter_mut()
@@ -126,43 +128,39 @@ pub(super) fn on(
     })
 }
 
-/// Removes images and programs of the version before, where nothing of them is used any more.
+/// Removes images and programs of versions before, and of such as were taken back, where nothing of them is used any more.
 fn remove_previous(
     run: &Run<'_>,
     sessions: &mut [Session<'_>],
     material: &Material,
 ) -> Result<(), EngineError> {
     let state = &run.context.state;
-    let (Some(previous), Some(applied)) =
-        (Kept::load(state, kept::PREVIOUS)?, Kept::load(state, kept::APPLIED)?)
-    else {
-        return Ok(());
-    };
+    let Some(applied) = Kept::load(state, kept::APPLIED)? else { return Ok(()) };
+    let mut others = Vec::new();
+    for kind in [kept::PREVIOUS, kept::NEXT, kept::FORMER] {
+        others.extend(Kept::load(state, kind)?);
+    }
     let mut tasks = Vec::with_capacity(sessions.len());
     for session in sessions.iter() {
         let of = |kept: &Kept| kept.hosts.get(&session.host.name).cloned().unwrap_or_default();
-        tasks.push(leftovers(&of(&previous), &of(&applied)));
+        let before: Vec<Task> = others.iter().flat_map(of).collect();
+        tasks.push(leftovers(&before, &of(&applied)));
     }
     let changes = plan::check(run, sessions, &tasks, true)?;
     apply::apply(run, sessions, &tasks, &changes, material)?;
-    Kept::remove(state, kept::PREVIOUS)?;
-    Kept::remove(state, kept::NEXT)
+    for kind in [kept::PREVIOUS, kept::NEXT, kept::FORMER] {
+        Kept::remove(state, kind)?;
+    }
+    Ok(())
 }
 
 /// Removal of the folders of `before` that `now` does not have. A program's folder is the one it lies in, which is
 /// of its version alone.
 fn leftovers(before: &[Task], now: &[Task]) -> Vec<Task> {
-    let folder = |task: &Task| match &task.kind {
-        TaskKind::Image(image) | TaskKind::Archive(image) => Some(image.path.clone()),
-        TaskKind::Binary(binary) if !binary.in_place => {
-            binary.path.rsplit_once('/').map(|(folder, _)| folder.to_owned())
-        }
-        _ => None,
-    };
-    let used: Vec<String> = now.iter().filter_map(folder).collect();
+    let used: Vec<String> = now.iter().filter_map(kept::folder).collect();
     let mut left: Vec<Task> = Vec::new();
     for task in before {
-        let Some(path) = folder(task).filter(|path| !used.contains(path)) else { continue };
+        let Some(path) = kept::folder(task).filter(|path| !used.contains(path)) else { continue };
         let kind = TaskKind::Absent(AbsentTask::Tree(path));
         if left.iter().all(|other| other.kind != kind) {
             left.push(Task {

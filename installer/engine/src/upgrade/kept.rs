@@ -20,6 +20,9 @@ pub(super) const PREVIOUS: &str = "previous";
 /// Of what an upgrade goes to.
 pub(super) const NEXT: &str = "next";
 
+/// Of versions that an upgrade before this one went from or to, without being finalized: folders only.
+pub(super) const FORMER: &str = "former";
+
 /// The tasks of every host, and what they make.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Kept {
@@ -115,6 +118,39 @@ impl Kept {
     }
 }
 
+/// The folder that is of the version of a task alone.
+pub(super) fn folder(task: &Task) -> Option<String> {
+    match &task.kind {
+        TaskKind::Image(image) | TaskKind::Archive(image) => Some(image.path.clone()),
+        TaskKind::Binary(binary) if !binary.in_place => {
+            binary.path.rsplit_once('/').map(|(folder, _)| folder.to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Notes, before the tasks of the last upgrade are overwritten, which folders it may have left on hosts: those of a bundle
+/// that was taken back, or of a version that was never finalized. Finalizing removes what of them nothing uses.
+pub(super) fn remember_folders(state: &StateDir) -> Result<(), EngineError> {
+    let mut former = Kept::load(state, FORMER)?;
+    for kind in [PREVIOUS, NEXT] {
+        let Some(kept) = Kept::load(state, kind)? else { continue };
+        let former =
+            former.get_or_insert_with(|| Kept { installed: kept.installed.clone(), hosts: BTreeMap::new() });
+        for (host, tasks) in kept.hosts {
+            let known = former.hosts.entry(host).or_default();
+            for task in tasks {
+                let new =
+                    folder(&task).filter(|path| known.iter().all(|old| folder(old).as_ref() != Some(path)));
+                if new.is_some() {
+                    known.push(task);
+                }
+            }
+        }
+    }
+    former.map_or(Ok(()), |former| former.save(state, FORMER))
+}
+
 /// A task without what changes by itself.
 fn lasting(task: &Task) -> Task {
     let mut task = task.clone();
@@ -142,12 +178,12 @@ pub(crate) fn applied_tasks(state: &StateDir, host: &str) -> Result<Vec<Task>, E
 
 #[cfg(test)]
 mod tests {
-    use super::{APPLIED, Kept};
+    use super::{APPLIED, FORMER, Kept, NEXT, PREVIOUS, remember_folders};
     use crate::sample::task;
     use crate::state::{Installed, StateDir};
     use maxim_model::Secret;
     use maxim_model::names::Stage;
-    use maxim_model::task::{CertificateTask, Task, TaskKind};
+    use maxim_model::task::{BinaryTask, CertificateTask, Task, TaskKind};
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -163,6 +199,38 @@ mod tests {
         Kept::remove(&state, APPLIED).unwrap();
         Kept::remove(&state, APPLIED).unwrap();
         assert_eq!(Kept::load(&state, APPLIED).unwrap(), None);
+    }
+
+    #[test]
+    fn folders_of_upgrades_that_were_never_finalized_are_remembered_without_anything_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::at(folder.path());
+        remember_folders(&state).unwrap();
+        assert_eq!(Kept::load(&state, FORMER).unwrap(), None);
+        let program = |path: &str| Task {
+            kind: TaskKind::Binary(BinaryTask {
+                name: "maxim-im".into(),
+                path: path.into(),
+                sha256: String::new(),
+                size: 1,
+                in_place: false,
+            }),
+            ..task("im/program", Stage::Prepare)
+        };
+        let keep = |kind, path: &str| {
+            let tasks = vec![program(path), task("im/config", Stage::Core)];
+            let hosts = [("a".to_owned(), tasks)].into();
+            Kept { installed: Installed::default(), hosts }.save(&state, kind).unwrap();
+        };
+        keep(PREVIOUS, "/opt/one/maxim-im");
+        keep(NEXT, "/opt/two/maxim-im");
+        remember_folders(&state).unwrap();
+        keep(PREVIOUS, "/opt/two/maxim-im");
+        keep(NEXT, "/opt/three/maxim-im");
+        remember_folders(&state).unwrap();
+        let former = Kept::load(&state, FORMER).unwrap().unwrap();
+        let folders: Vec<_> = former.hosts["a"].iter().map(super::folder).collect();
+        assert_eq!(folders, ["/opt/one", "/opt/two", "/opt/three"].map(|path| Some(path.to_owned())));
     }
 
     #[test]

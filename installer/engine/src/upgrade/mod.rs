@@ -14,6 +14,7 @@
 //! What it deliberately does not do: change data. A store of another release series is refused.
 
 mod back;
+mod certificates;
 mod finalize;
 mod kept;
 mod lost;
@@ -133,7 +134,7 @@ fn is_of(record: &Record, manifest_sha256: &str) -> bool {
 /// program is to be used, see [`program_of_bundle`]).
 pub fn upgrade(context: &Context, options: UpgradeOptions) -> Result<UpgradeOutcome, EngineError> {
     if let Delivery::Bundle(bundle) = &context.delivery {
-        refuse_other_program(&bundle.manifest().version)?;
+        refuse_other_program("upgrade", &bundle.manifest().version)?;
     }
     let run = Run::begin(context, "upgrade", !options.dry_run)?;
     upgrade_with(&run, options)
@@ -153,14 +154,14 @@ pub(crate) fn upgrade_with(run: &Run<'_>, options: UpgradeOptions) -> Result<Upg
 }
 
 /// Another version's playbooks, templates and agent are not known to this program.
-fn refuse_other_program(bundle: &str) -> Result<(), EngineError> {
+fn refuse_other_program(step: &str, bundle: &str) -> Result<(), EngineError> {
     let own = env!("CARGO_PKG_VERSION");
     if bundle == own {
         return Ok(());
     }
     Err(EngineError::refused(
-        "upgrade",
-        format!("this program is of version {own}, the bundle holds {bundle}: only its own program knows how to upgrade to it"),
+        step,
+        format!("this program is of version {own}, the bundle holds {bundle}: only its own program knows what is in it"),
     )
     .hint("take the bundle's own maxim.ctl: `tar xf BUNDLE maxim.ctl`"))
 }
@@ -206,6 +207,12 @@ impl Upgrade<'_> {
         self.record.as_ref().filter(|record| is_of(record, &self.to.manifest_sha256))
     }
 
+    /// Whether the point of no return was passed before.
+    fn is_past(&self) -> bool {
+        let phase = self.resumed().map(|record| record.phase);
+        matches!(phase, Some(Phase::Finalizing | Phase::Finalized))
+    }
+
     /// Looks, asks unless that was done, and does it.
     fn on(
         &mut self,
@@ -227,6 +234,8 @@ impl Upgrade<'_> {
             }
             context.cancel.check("upgrade")?;
             outcome.changes = self.go(sessions, material, &tasks, &changes)?;
+        } else if self.options.finalize && !self.is_past() && !context.ask.approve_upgrade(&outcome.plan) {
+            return Ok(outcome);
         }
         outcome.applied = true;
         if self.options.finalize {
@@ -267,6 +276,9 @@ impl Upgrade<'_> {
         let schema = schema::of_cluster(self.run, sessions, locks)?;
         schema::fits(schema.as_ref(), &self.manifest, phase.is_some())?;
         let (tasks, changes, made) = install::plan_install(self.run, sessions, material, locks)?;
+        if phase.is_none() {
+            certificates::refuse_renewed(context, &tasks, &changes)?;
+        }
         let plan = UpgradePlan::new(self, schema.as_ref(), &tasks, &changes, made);
         let count = plan.plan.changes();
         match phase {
@@ -320,6 +332,9 @@ impl Upgrade<'_> {
             Some(record) => record.clone(),
             None => self.new_record(),
         };
+        if self.resumed().is_none() {
+            kept::remember_folders(&context.state)?;
+        }
         before.save(&context.state, kept::PREVIOUS)?;
         next.save(&context.state, kept::NEXT)?;
         record::save(&context.state, &mut record)?;

@@ -113,7 +113,10 @@ pub(crate) fn end_rollback(state: &StateDir) -> Result<(), EngineError> {
     save(state, &mut record)
 }
 
+/// The playbooks of a version are known to its own program only, which notes that version as installed: so bundle and
+/// program must both be of what is installed.
 fn other_version(installed: &Installed, delivery: &Delivery) -> Result<(), EngineError> {
+    let own = env!("CARGO_PKG_VERSION");
     match delivery {
         Delivery::Bundle(bundle)
             if installed.generation > 0 && bundle.manifest().version != installed.version =>
@@ -128,7 +131,21 @@ fn other_version(installed: &Installed, delivery: &Delivery) -> Result<(), Engin
             )
             .hint("`maxim.ctl upgrade --bundle FILE` goes from one version to the next, host by host"))
         }
+        Delivery::Bundle(bundle) => super::refuse_other_program("install", &bundle.manifest().version),
+        // Without a bundle the version is the program's.
+        _ if installed.generation > 0 && is_older(own, &installed.version) => Err(EngineError::refused(
+            "install",
+            format!("version {} is installed, and this program is of version {own}", installed.version),
+        )
+        .hint("take the maxim.ctl of the installed version; an older one does not know what it would write")),
         _ => Ok(()),
+    }
+}
+
+fn is_older(one: &str, other: &str) -> bool {
+    match (semver::Version::parse(one), semver::Version::parse(other)) {
+        (Ok(one), Ok(other)) => one < other,
+        _ => false,
     }
 }
 
@@ -151,6 +168,18 @@ mod tests {
             changed_at: String::new(),
             failure: String::new(),
         }
+    }
+
+    #[test]
+    fn an_older_program_installs_nothing_over_a_newer_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::at(folder.path());
+        let installed =
+            |version: &str| Installed { version: version.into(), generation: 1, ..Installed::default() };
+        refuse_other_version(&state, &installed(env!("CARGO_PKG_VERSION")), &Delivery::None).unwrap();
+        refuse_other_version(&state, &installed("0.0.1"), &Delivery::None).unwrap();
+        let refused = refuse_other_version(&state, &installed("99.0.0"), &Delivery::None).unwrap_err();
+        assert!(refused.exit_code() == 5 && refused.cause.contains("99.0.0"), "{refused:?}");
     }
 
     #[test]

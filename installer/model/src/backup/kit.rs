@@ -35,6 +35,10 @@ pub struct RecoveryKit {
     pub rounds: u32,
     /// [`KitSecrets`] as JSON, sealed by AES-256-GCM: nonce, then ciphertext with its tag; hex.
     pub sealed: String,
+    /// HMAC-SHA-256 of [`KitSecrets`] as JSON under the repository's password, hex: tells a kit whose secrets were
+    /// exchanged since. Empty in one of an earlier version.
+    #[serde(default)]
+    pub tag: String,
 }
 
 /// What the file carries sealed.

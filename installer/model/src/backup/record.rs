@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Where it lies below the data folder.
 pub const RECORD_FILE: &str = "backup/record.json";
 
-/// See the module.
+/// See the module. What went well ends the failures of its own kind, and of no other.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BackupRecord {
@@ -15,10 +15,12 @@ pub struct BackupRecord {
     pub verify: Option<Done>,
     /// The newest restore that was proven by starting it.
     pub drill: Option<Drilled>,
-    /// The last failure since then; empty when the last run went well.
-    pub trouble: String,
-    /// Unix seconds of that failure.
-    pub trouble_unix: i64,
+    /// Sets that could not be made since the last one that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_fails: Option<Failing>,
+    /// Sets that retention does not keep could not be removed since they last were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prune_fails: Option<Failing>,
     /// Verifications that failed since the last one that went well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify_fails: Option<Failing>,
@@ -28,42 +30,64 @@ pub struct BackupRecord {
 }
 
 impl BackupRecord {
-    /// A verification ended at `now`, in Unix seconds: well, or with this trouble.
-    pub fn verified(&mut self, ended: Result<Done, String>, now: i64) {
+    /// A set was made at `now`, in Unix seconds, or could not be for this cause. One that is none of the schedule's (a
+    /// safety set) shows that sets can be made, and is not noted as the newest.
+    pub fn backed_up(&mut self, ended: Result<Option<Done>, String>, now: i64) {
         match ended {
-            Ok(done) => (self.verify, self.verify_fails) = (Some(done), None),
-            Err(trouble) => {
-                self.verify_fails = Some(Failing::once_more(self.verify_fails, now));
-                (self.trouble, self.trouble_unix) = (trouble, now);
+            Ok(done) => {
+                self.backup_fails = None;
+                if done.is_some() {
+                    self.backup = done;
+                }
             }
+            Err(cause) => self.backup_fails = Some(Failing::once_more(self.backup_fails.take(), now, cause)),
         }
     }
 
-    /// A drill ended at `now`, in Unix seconds: well, or with this trouble.
+    /// Sets were removed at `now`, in Unix seconds, or could not be for this cause.
+    pub fn pruned(&mut self, ended: Result<(), String>, now: i64) {
+        self.prune_fails = ended.err().map(|cause| Failing::once_more(self.prune_fails.take(), now, cause));
+    }
+
+    /// A verification ended at `now`, in Unix seconds: well, or for this cause not.
+    pub fn verified(&mut self, ended: Result<Done, String>, now: i64) {
+        match ended {
+            Ok(done) => (self.verify, self.verify_fails) = (Some(done), None),
+            Err(cause) => self.verify_fails = Some(Failing::once_more(self.verify_fails.take(), now, cause)),
+        }
+    }
+
+    /// A drill ended at `now`, in Unix seconds: well, or for this cause not.
     pub fn drilled(&mut self, ended: Result<Drilled, String>, now: i64) {
         match ended {
             Ok(done) => (self.drill, self.drill_fails) = (Some(done), None),
-            Err(trouble) => {
-                self.drill_fails = Some(Failing::once_more(self.drill_fails, now));
-                (self.trouble, self.trouble_unix) = (trouble, now);
-            }
+            Err(cause) => self.drill_fails = Some(Failing::once_more(self.drill_fails.take(), now, cause)),
         }
+    }
+
+    /// What fails at present.
+    pub fn failing(&self) -> impl Iterator<Item = &Failing> {
+        [&self.backup_fails, &self.prune_fails, &self.verify_fails, &self.drill_fails].into_iter().flatten()
     }
 }
 
 /// Something that failed again and again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failing {
     /// So often.
     pub times: u32,
     /// Unix seconds of the last time.
     pub at_unix: i64,
+    /// Why, the last time.
+    #[serde(default)]
+    pub cause: String,
 }
 
 impl Failing {
     /// One failure more.
-    fn once_more(before: Option<Self>, now: i64) -> Self {
-        Self { times: before.map_or(0, |before| before.times).saturating_add(1), at_unix: now }
+    fn once_more(before: Option<Self>, now: i64, cause: String) -> Self {
+        let times = before.map_or(0, |before| before.times).saturating_add(1);
+        Self { times, at_unix: now, cause }
     }
 
     /// Whether a schedule leaves it alone yet. Tried again when it is next looked (ten minutes) after the first failure,
@@ -122,7 +146,7 @@ mod tests {
         let mut failing = None;
         let mut waited = Vec::new();
         for _ in 0..30 {
-            let now = Failing::once_more(failing, 1000);
+            let now = Failing::once_more(failing, 1000, "full".into());
             let left = (0..200_000).step_by(600).find(|seconds| !now.waits(1000 + seconds));
             waited.push(left.unwrap() / 60);
             failing = Some(now);
@@ -133,27 +157,42 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_counted_until_one_goes_well() {
+    fn failures_are_counted_until_one_of_the_kind_goes_well() {
         let mut record = BackupRecord::default();
         for now in [5, 6] {
             record.verified(Err("damaged".into()), now);
         }
         record.drilled(Err("no room".into()), 7);
-        assert_eq!(record.verify_fails, Some(Failing { times: 2, at_unix: 6 }));
-        assert_eq!(record.drill_fails, Some(Failing { times: 1, at_unix: 7 }));
-        assert_eq!((record.trouble.as_str(), record.trouble_unix), ("no room", 7));
+        record.backed_up(Err("away".into()), 7);
+        record.pruned(Err("locked".into()), 8);
+        let failing = |times, at_unix, cause: &str| Some(Failing { times, at_unix, cause: cause.into() });
+        assert_eq!(record.verify_fails, failing(2, 6, "damaged"));
+        assert_eq!(record.failing().count(), 4);
         let done = Done { set: "a".into(), at_unix: 8, duration_ms: 1, bytes: 1, added: 0 };
+        record.backed_up(Ok(None), 8);
+        assert_eq!((&record.backup, record.failing().count()), (&None, 3), "a safety set");
+        record.backed_up(Ok(Some(done.clone())), 8);
+        assert_eq!(record.verify_fails, failing(2, 6, "damaged"), "a new set mends no flipped bit");
         record.verified(Ok(done.clone()), 8);
+        assert_eq!(
+            (record.drill_fails.clone(), record.prune_fails.clone()),
+            (failing(1, 7, "no room"), failing(1, 8, "locked"))
+        );
         let drilled = Drilled { set: "a".into(), at_unix: 9, recovery_ms: 1, lost_seconds: 1, rows: 1 };
         record.drilled(Ok(drilled.clone()), 9);
-        assert_eq!((record.verify, record.drill), (Some(done), Some(drilled)));
-        assert_eq!((record.verify_fails, record.drill_fails), (None, None));
+        record.pruned(Ok(()), 9);
+        assert_eq!(record.failing().next(), None);
+        assert_eq!(
+            (record.backup, record.verify, record.drill),
+            (Some(done.clone()), Some(done), Some(drilled))
+        );
     }
 
     #[test]
     fn a_record_of_before_is_understood() {
-        let record: BackupRecord = serde_json::from_str(r#"{"trouble": "a", "trouble_unix": 1}"#).unwrap();
-        assert_eq!((record.verify_fails, record.drill_fails), (None, None));
-        assert!(!serde_json::to_string(&record).unwrap().contains("fails"));
+        let text = r#"{"trouble": "a", "trouble_unix": 1, "verify_fails": {"times": 1, "at_unix": 2}}"#;
+        let record: BackupRecord = serde_json::from_str(text).unwrap();
+        assert_eq!((record.verify_fails.unwrap().times, record.drill_fails), (1, None));
+        assert!(!serde_json::to_string(&BackupRecord::default()).unwrap().contains("fails"));
     }
 }

@@ -317,7 +317,9 @@ pub(super) fn schedule(text: &str) -> Result<String, Wrong> {
     if !text.starts_with('@') && fields.len() != 5 {
         return wrong(format!("{} is not a schedule: it has {} fields", quoted(text), fields.len()), hint);
     }
-    if let Err(error) = crate::backup::schedule::Schedule::parse(text, "") {
+    // systemd keeps it in the standard profile, so what that cannot be told is no schedule anywhere.
+    let read = crate::backup::schedule::Schedule::parse(text, "");
+    if let Err(error) = read.and_then(|schedule| schedule.on_calendar()) {
         return wrong(format!("{} is not a schedule: {error}", quoted(text)), hint);
     }
     // A day that no named month has: the schedule would be valid, and never due.
@@ -418,7 +420,16 @@ mod tests {
         for good in ["0 3 * * *", "*/15 * * * *", "30 2 * * SUN", "0 0 29 2 *"] {
             assert!(schedule(good).is_ok(), "{good}");
         }
-        for bad in ["0 3 * *", "61 3 * * *", "0 0 31 2 *", "hourly", "0 0 3 * * *"] {
+        for bad in [
+            "0 3 * *",
+            "61 3 * * *",
+            "0 0 31 2 *",
+            "hourly",
+            "0 0 3 * * *",
+            "0 3 L * *",
+            "0 3 * * 5#2",
+            "0 3 15W * *",
+        ] {
             assert!(schedule(bad).is_err(), "{bad}");
         }
     }

@@ -32,6 +32,7 @@ pub(super) fn show(call: &Call<'_>) -> Outcome {
     for job in &due.jobs {
         let name = match job.job {
             Job::Backup => "schedule-backup",
+            Job::Prune => "schedule-prune",
             Job::Verify => "schedule-verify",
             Job::Drill => "schedule-drill",
         };
@@ -125,6 +126,7 @@ fn owed(call: &Call<'_>) -> Result<Vec<Job>, Failure> {
 const fn arguments(job: Job) -> &'static [&'static str] {
     match job {
         Job::Backup => &["create", "--scheduled"],
+        Job::Prune => &["prune"],
         Job::Verify => &["verify"],
         Job::Drill => &["drill"],
     }

@@ -21,6 +21,8 @@ pub(in crate::backup) enum Step {
     Receiving,
     /// Parts may be in its place.
     Exchanging,
+    /// All parts are in their place; no message went through yet.
+    Exchanged,
     /// A message went through; what was there before may not be removed yet.
     Done,
 }
@@ -42,6 +44,9 @@ pub(in crate::backup) struct Marker {
     pub fresh: Option<bool>,
     /// While it is rebuilt: parts beside the database that hosts which live still have, and that stay as they are.
     pub kept: Vec<String>,
+    /// No safety set was to be made: what was there before is not removed.
+    #[serde(default)]
+    pub keeps_before: bool,
 }
 
 impl Marker {
@@ -55,6 +60,7 @@ impl Marker {
             rebuilding: false,
             fresh: None,
             kept: Vec::new(),
+            keeps_before: false,
         }
     }
 
@@ -79,6 +85,19 @@ impl Marker {
     pub fn went(&mut self, state: &StateDir, step: Step) -> Result<(), EngineError> {
         self.step = step;
         self.write(state)
+    }
+
+    /// An error of what comes after the exchange, with how to get back what was there before.
+    pub fn with_the_way_back(&self, error: EngineError) -> EngineError {
+        if self.safety_set.is_empty() {
+            return error;
+        }
+        let hint = format!(
+            "{}; `maxim.ctl backup restore {} --overwrite` puts back what was there before",
+            error.hint.trim_end_matches('.'),
+            self.safety_set
+        );
+        error.hint(hint)
     }
 
     /// The restore is over, or nothing of it is left.
@@ -115,7 +134,8 @@ pub(super) fn asked_for(
     if !other {
         run.emitter.note("", "restore", format!("going on with set {}, which was interrupted", left.set));
     }
-    let only = if left.step == Step::Exchanging { left.only } else { options.only };
+    let exchanged = matches!(left.step, Step::Exchanging | Step::Exchanged);
+    let only = if exchanged && !other { left.only } else { options.only };
     Ok((options.set.clone().or_else(|| Some(left.set.clone())), only))
 }
 
@@ -133,8 +153,30 @@ pub(in crate::backup) fn refuse_while_rebuilding(state: &StateDir, step: &str) -
 
 #[cfg(test)]
 mod tests {
-    use super::{FILE, Marker, Only, Step, refuse_while_rebuilding};
+    use super::{FILE, Marker, Only, RestoreOptions, Step, asked_for, refuse_while_rebuilding};
+    use crate::error::EngineError;
+    use crate::run::Run;
+    use crate::sample;
     use crate::state::StateDir;
+
+    /// Once everything is in its place, what does not come up is no reason to keep everything else from it.
+    #[test]
+    fn another_set_waits_for_an_exchange_and_for_nothing_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = sample::context(sample::single_host(), StateDir::at(folder.path()));
+        let run = Run::begin(&context, "backup-restore", false).unwrap();
+        let named = |set: &str| RestoreOptions { set: Some(set.into()), ..RestoreOptions::default() };
+        let mut left = Marker::new("new", Step::Exchanging, Only::Database);
+        left.safety_set = "before".into();
+        assert_eq!(asked_for(&run, &named("before"), Some(&left)).unwrap_err().exit_code(), 5);
+        left.step = Step::Exchanged;
+        let (set, only) = asked_for(&run, &named("before"), Some(&left)).unwrap();
+        assert_eq!((set.as_deref(), only), (Some("before"), Only::All));
+        let (set, only) = asked_for(&run, &RestoreOptions::default(), Some(&left)).unwrap();
+        assert_eq!((set.as_deref(), only), (Some("new"), Only::Database), "it goes on");
+        let error = left.with_the_way_back(EngineError::failed("verify", "no").hint("look"));
+        assert!(error.hint.contains("restore before --overwrite"), "{error:?}");
+    }
 
     #[test]
     fn a_rebuilding_waits_until_its_data_is_there() {

@@ -72,9 +72,12 @@ pub(super) fn end(
         if let Some(broken) =
             components.iter().find(|one| one.component == "im" && one.health == Health::Broken)
         {
-            return Err(EngineError::failed("verify", format!("the IM core does not serve: {}", broken.detail))
-                .on(&broken.host)
-                .hint("`maxim.ctl logs im` shows why; what was there before is kept beside it and in the safety set"));
+            return Err(EngineError::failed(
+                "verify",
+                format!("the IM core does not serve: {}", broken.detail),
+            )
+            .on(&broken.host)
+            .hint("`maxim.ctl logs im` shows why; once that is mended, the same command goes on from here"));
         }
         let authority =
             Authority::load(context.state.path(), &context.topology.name, OffsetDateTime::now_utc())?;

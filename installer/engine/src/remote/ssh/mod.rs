@@ -121,7 +121,11 @@ impl SshHost {
             };
             let jump = Line::open(&jump).map_err(|error| {
                 let cause = format!("jump host {}: {}", settings.jump, error.cause);
-                EngineError { cause, ..error }
+                // What is wrong with the jump host says nothing of whether the host behind it lives.
+                let unreached = ["access.unreachable", "access.refused", "access.host_key_changed"];
+                let jump = unreached.contains(&error.step.as_str());
+                let step = if jump { "access.jump".to_owned() } else { error.step.clone() };
+                EngineError { step, cause, ..error }
             })?;
             Line::over(&target, reach::through(jump, &target)?)?
         };

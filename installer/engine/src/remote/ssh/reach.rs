@@ -68,14 +68,15 @@ fn keep_alive(stream: &TcpStream) -> nix::Result<()> {
 /// Opens a connection from a jump host to an address, and gives the near end of it as a stream. A thread carries the
 /// bytes until either side ends.
 pub fn through(jump: Line, target: &Target<'_>) -> Result<UnixStream, EngineError> {
-    let failed = |what: String| {
+    let at = |step: &str, what: String| {
         refused(
             target,
-            "access.jump",
+            step,
             what,
             "the jump host must be able to reach this address, and allow TCP forwarding",
         )
     };
+    let failed = |what: String| at("access.jump", what);
     let place = format!("{} port {}", target.address, target.ssh.port);
     let channel = jump
         .drive(Instant::now() + CONNECT, || {
@@ -83,9 +84,14 @@ pub fn through(jump: Line, target: &Target<'_>) -> Result<UnixStream, EngineErro
         })
         .map_err(|error| match error {
             Waited::Cancelled => EngineError::interrupted("connect").on(target.host),
-            Waited::TooLong => failed(format!("{place} did not answer the jump host within 5 s")),
+            Waited::TooLong => {
+                at("access.unreachable", format!("{place} did not answer the jump host within 5 s"))
+            }
             Waited::Failed(error) => {
-                failed(format!("the jump host cannot reach {place} ({})", error.message()))
+                // RFC 4254, 5.1: nobody listens there, or there is no way; anything else is the jump host's own refusal.
+                let step =
+                    if error.message().contains("connect failed") { "access.refused" } else { "access.jump" };
+                at(step, format!("the jump host cannot reach {place} ({})", error.message()))
             }
         })?;
     let (near, far) = UnixStream::pair().map_err(|error| failed(error.to_string()))?;

@@ -288,8 +288,8 @@ fn programs_go_back_though_the_host_of_their_stores_died_with_the_upgrade() {
 
 #[test]
 fn the_program_of_another_version_upgrades_to_nothing() {
-    refuse_other_program(env!("CARGO_PKG_VERSION")).unwrap();
-    let error = refuse_other_program("99.0.0").unwrap_err();
+    refuse_other_program("upgrade", env!("CARGO_PKG_VERSION")).unwrap();
+    let error = refuse_other_program("upgrade", "99.0.0").unwrap_err();
     assert!(error.exit_code() == 5 && error.hint.contains("tar xf BUNDLE maxim.ctl"), "{error:?}");
 }
 
