@@ -112,6 +112,7 @@ impl Host {
     pub fn start(&self) -> Result<()> {
         let mut machine = self.machine.lock().expect("no holder of this lock panics");
         ensure!(machine.is_none(), "{} runs already", self.name());
+        self.reconnect()?;
         let log = File::options().create(true).append(true).open(self.folder.join("console.log"))?;
         // The shell writes down its own number before it becomes nspawn: a run killed in between can be
         // cleaned up all the same. A session of its own keeps a terminal's signals away.
@@ -251,10 +252,12 @@ impl Host {
         self.bridge.set_cable(self.last, true)
     }
 
-    /// Pulls the plug: everything on it dies at once, without a chance to write anything.
+    /// Pulls the plug: everything on it dies at once, without a chance to write anything, and nothing answers at its
+    /// address any more, not even that nobody listens there.
     pub fn power_off_hard(&self) -> Result<()> {
         let mut machine = self.machine.lock().expect("no holder of this lock panics");
         let Some(mut child) = machine.take() else { return Ok(()) };
+        self.cut_off()?;
         let nspawn = child.id();
         wait_for(&format!("the end of {}", self.name()), Duration::from_secs(20), || {
             for inner in children(nspawn) {
