@@ -207,6 +207,13 @@ fn a_timer_beside_the_database_proves_sets_by_restoring_them() {
     assert!(roles.contains("maxim\n") && !roles.contains("drill"), "{roles}");
     site.cluster.wait_well();
     site.cluster.chat(&site.installed, "after");
+
+    // What is gone is no obstacle, and what takes its place belongs to whom it belonged to.
+    app.sh("systemctl stop maxim-im").unwrap();
+    administrator(app, "postgresql", "drop database maxim with (force)");
+    site.run(&["restore", "--overwrite"]).ok();
+    site.cluster.wait_well();
+    site.cluster.chat(&site.installed, "put back");
 }
 
 /// Root on another host is not to be had with the keeper's key, nor is anything that a backup does not need.

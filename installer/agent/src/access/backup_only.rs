@@ -59,7 +59,9 @@ impl Folders {
             BackupRequest::Sum { source } => self.is_database(source, DATABASE),
             BackupRequest::Receive { source, only_own: true }
             | BackupRequest::Prepare { source }
-            | BackupRequest::Discard { source } => self.is_database(source, &format!("{DATABASE}{DRILL}")),
+            | BackupRequest::Discard { source, .. } => {
+                self.is_database(source, &format!("{DATABASE}{DRILL}"))
+            }
             BackupRequest::Canary(_) => true,
             // The repository is on another host, and so is the IM core of the drill.
             BackupRequest::Receive { only_own: false, .. }
@@ -187,7 +189,7 @@ mod tests {
             backup(BackupRequest::Measure { source: database("maxim_drill") }),
             load(database("maxim_drill"), true),
             backup(BackupRequest::Prepare { source: database("maxim_drill") }),
-            backup(BackupRequest::Discard { source: database("maxim_drill") }),
+            backup(BackupRequest::Discard { source: database("maxim_drill"), before: true }),
         ] {
             assert!(folders.allow(&request), "{request:?}");
         }
@@ -203,7 +205,7 @@ mod tests {
             load(database("maxim_drill"), false),
             load(noted_elsewhere, true),
             backup(BackupRequest::Prepare { source: database("maxim") }),
-            backup(BackupRequest::Discard { source: database("maxim") }),
+            backup(BackupRequest::Discard { source: database("maxim"), before: true }),
             backup(BackupRequest::Send { source: postgresql("db.example") }),
             backup(BackupRequest::Send { source: postgresql("/run/maxim/postgresql,192.0.2.7") }),
             backup(BackupRequest::Send { source: other_socket }),

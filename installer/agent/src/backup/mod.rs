@@ -105,16 +105,16 @@ pub fn answer(request: BackupRequest, scope: &Scope, channel: &mut dyn Channel) 
             source => database(source)?.commit(),
         },
         BackupRequest::Prepare { source } => database(&source)?.prepare(),
-        BackupRequest::Discard { source } => match &source {
+        BackupRequest::Discard { source, before } => match &source {
             Source::Sqlite { path, .. } => {
                 owned(scope, path)?;
-                sqlite::discard(path)
+                sqlite::discard(path, before)
             }
             Source::Tree { path, .. } => {
                 owned(scope, path)?;
-                tree::discard(path)
+                tree::discard(path, before)
             }
-            source => database(source)?.discard(),
+            source => database(source)?.discard(before),
         },
     }
 }

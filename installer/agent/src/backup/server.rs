@@ -332,9 +332,9 @@ impl Database {
                     sql.push_str(&format!("ALTER DATABASE \"{name}\" RENAME TO \"{old}\";\n"));
                 }
                 sql.push_str(&format!("ALTER DATABASE \"{new}\" RENAME TO \"{name}\";\n"));
-                if !owner.is_empty() {
-                    sql.push_str(&format!("ALTER DATABASE \"{name}\" OWNER TO \"{owner}\";\n"));
-                }
+                // Of what is gone nobody knows whose it was: the IM core makes tables in its own.
+                let owner = if owner.is_empty() { self.account() } else { &owner };
+                sql.push_str(&format!("ALTER DATABASE \"{name}\" OWNER TO \"{owner}\";\n"));
                 sql.push_str("COMMIT;\n");
                 server.run_within(CHANGE, "postgres", sql).map(drop)
             }
@@ -401,12 +401,14 @@ impl Database {
         Ok(())
     }
 
-    /// Removes what was loaded and what was kept.
-    pub fn discard(&self) -> Result<()> {
+    /// Removes what was loaded; `before`: and what was kept.
+    pub fn discard(&self, before: bool) -> Result<()> {
         let server = self.server()?;
         self.forget_rights(&server)?;
         Self::drop_database(&server, &self.received())?;
-        Self::drop_database(&server, &self.replaced())?;
+        if before {
+            Self::drop_database(&server, &self.replaced())?;
+        }
         self.drop_loader(&server)
     }
 }

@@ -309,10 +309,10 @@ fn fold(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes what was received and what was kept.
-pub fn discard(path: &str) -> Result<()> {
+/// Removes what was received; `before`: and what was kept.
+pub fn discard(path: &str, before: bool) -> Result<()> {
     let path = absolute(path)?;
-    for place in [received(&path), replaced(&path)] {
+    for place in [Some(received(&path)), before.then(|| replaced(&path))].into_iter().flatten() {
         for ending in ["", "-wal", "-shm", "-journal"] {
             remove_any(&beside(&place, ending));
         }
@@ -404,7 +404,9 @@ mod tests {
         assert_eq!(sums(&path).unwrap(), wanted);
         assert_eq!(sums(&beside(&path, ".before-restore")).unwrap()[0].rows, 3);
         commit(path.to_str().unwrap()).unwrap();
-        super::discard(path.to_str().unwrap()).unwrap();
+        super::discard(path.to_str().unwrap(), false).unwrap();
+        assert!(beside(&path, ".before-restore").exists());
+        super::discard(path.to_str().unwrap(), true).unwrap();
         assert!(commit(path.to_str().unwrap()).is_err(), "nothing was received");
     }
 
@@ -433,7 +435,7 @@ mod tests {
             commit(path.to_str().unwrap()).unwrap();
             assert_eq!(sums(&path).unwrap(), wanted);
         }
-        super::discard(path.to_str().unwrap()).unwrap();
+        super::discard(path.to_str().unwrap(), true).unwrap();
         assert!(!beside(&path, ".before-restore").exists());
     }
 

@@ -212,11 +212,13 @@ pub fn commit(path: &str) -> Result<()> {
     sync_folder(parent(&folder))
 }
 
-/// Removes what was received and what was kept.
-pub fn discard(path: &str) -> Result<()> {
+/// Removes what was received; `before`: and what was kept.
+pub fn discard(path: &str, before: bool) -> Result<()> {
     let folder = absolute(path)?;
     remove_any(&beside(&folder, ".restoring"));
-    remove_any(&beside(&folder, ".before-restore"));
+    if before {
+        remove_any(&beside(&folder, ".before-restore"));
+    }
     Ok(())
 }
 
@@ -305,7 +307,7 @@ mod tests {
         assert!(old.join("before").exists(), "what was there is kept");
         // Once more, as after a kill; then nothing is left beside it.
         commit(to.to_str().unwrap()).unwrap();
-        discard(to.to_str().unwrap()).unwrap();
+        discard(to.to_str().unwrap(), true).unwrap();
         assert!(!old.exists() && to.join("block").exists());
         // The same content is the same bytes.
         let mut again = Kept { bytes: Vec::new(), at: 0, frame: 1 };

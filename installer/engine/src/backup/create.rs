@@ -257,7 +257,7 @@ fn without_canary(run: &Run<'_>, host: &str, error: EngineError) {
         host,
         "backup/canary",
         format!("no message could be left for a drill to find: {}", error.cause),
-        "the set is made all the same; a drill of it compares rows and hashes only",
+        "the set is made all the same; a drill of it is refused, for there is nothing to read",
     );
 }
 

@@ -279,7 +279,7 @@ fn start(run: &Run<'_>, session: &mut Session<'_>, mut request: DrillRequest) ->
 /// The scratch goes, whatever came out.
 fn clean(run: &Run<'_>, sessions: &mut [Session<'_>], at: usize, im: usize, origin: &Origin, folder: &str) {
     let discarded = writer(&mut sessions[at]).and_then(|agent| {
-        let discard = BackupRequest::Discard { source: origin.source.clone() };
+        let discard = BackupRequest::Discard { source: origin.source.clone(), before: true };
         ask(agent, "drill", discard, Duration::from_mins(10)).map(drop)
     });
     let removed = writer(&mut sessions[im]).and_then(|agent| {

@@ -12,6 +12,8 @@
 pub(super) mod marker;
 mod serving;
 
+pub(crate) use marker::is_exchanging;
+
 use super::create::create_in;
 use super::receive::receive;
 use super::relay::ask;
@@ -182,7 +184,7 @@ fn restore_on(
     let at = left.as_ref().map(|marker| marker.step);
     if at == Some(Step::Receiving) && !options.dry_run {
         // What a run that was killed has received takes up the room that is asked for now.
-        discard(&work, sessions);
+        discard(&work, sessions, false);
     }
     let same = left.as_ref().is_some_and(|marker| marker.set == work.manifest.set);
     let going_on = matches!(at, Some(Step::Exchanging | Step::Exchanged)) && same;
@@ -190,7 +192,11 @@ fn restore_on(
     let mut outcome = RestoreOutcome {
         preview,
         applied: false,
-        safety_set: left.as_ref().map(|marker| marker.safety_set.clone()).unwrap_or_default(),
+        safety_set: left
+            .as_ref()
+            .filter(|_| same)
+            .map(|marker| marker.safety_set.clone())
+            .unwrap_or_default(),
         tables: 0,
         rows: 0,
         duration_ms: 0,
@@ -238,7 +244,7 @@ fn restore_on(
         }
         let received = run.emitter.phase("restore", || receive_all(&mut work, sessions, &mut outcome));
         if let Err(error) = received {
-            discard(&work, sessions);
+            discard(&work, sessions, false);
             marker.given_up(&context.state)?;
             return Err(error);
         }
@@ -252,7 +258,7 @@ fn restore_on(
                     run.emitter.warn(&start.host, "restore", start.cause, "start it with `maxim.ctl start`");
                 }
             }
-            discard(&work, sessions);
+            discard(&work, sessions, false);
             marker.given_up(&context.state)?;
             return Err(error);
         }
@@ -312,7 +318,7 @@ fn tidy_up(work: &Work<'_, '_>, sessions: &mut [Session<'_>], marker: &Marker) {
             "without a safety set, what was there before stays beside what serves until the next restore",
         );
     } else {
-        discard(work, sessions);
+        discard(work, sessions, true);
     }
     let state = &work.run.context.state;
     Marker::remove(state);
@@ -511,12 +517,12 @@ fn roles(work: &Work<'_, '_>) -> Vec<Role> {
     [Role::Im].into_iter().chain(console.then_some(Role::Console)).collect()
 }
 
-/// Removes what was received and not used, and what was kept of before.
-fn discard(work: &Work<'_, '_>, sessions: &mut [Session<'_>]) {
+/// Removes what was received and not used; `before`: and what was kept of before.
+fn discard(work: &Work<'_, '_>, sessions: &mut [Session<'_>], before: bool) {
     for (_, origin) in &work.targets {
         let Ok(session) = session(sessions, &origin.host) else { continue };
         let Some(agent) = session.writer.as_mut() else { continue };
-        let discard = BackupRequest::Discard { source: origin.source.clone() };
+        let discard = BackupRequest::Discard { source: origin.source.clone(), before };
         if let Err(error) = ask(agent, "restore", discard, EXCHANGE) {
             work.run.emitter.warn(&origin.host, "restore", error.cause, "the next restore removes it");
         }

@@ -46,7 +46,14 @@ pub(super) fn require(context: &Context, old: &Host, options: &ReplaceOptions) -
             return Ok(false);
         }
         Err(error) => {
-            return Err(refused(format!("it answers, and whether it works is not known: {}", error.cause)));
+            let jump = matches!(&old.connection, Connection::Ssh(ssh) if !ssh.jump.is_empty());
+            let cause = if !jump {
+                format!("it answers, and whether it works is not known: {}", error.cause)
+            } else {
+                // A jump host says the same of a machine that is off and of one without an SSH server.
+                format!("whether it is off is not known: {}", error.cause)
+            };
+            return Err(refused(cause));
         }
     };
     if !is_ours(&run, old, connected.as_mut())? {

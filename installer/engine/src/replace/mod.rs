@@ -166,7 +166,19 @@ impl Replacement<'_> {
     fn go(&self, context: &Context) -> Result<ReplaceOutcome, EngineError> {
         let (data, point) = match &self.record {
             // As long as nothing is restored another set may be wanted: the first one may be broken.
-            Some(record) if record.restored || !self.chooses_anew() => (record.data.clone(), String::new()),
+            Some(record) if record.restored || !self.chooses_anew(record) => {
+                (record.data.clone(), String::new())
+            }
+            Some(record) if backup::is_exchanging(&self.wanted.state)? => {
+                return Err(EngineError::refused(
+                    "host replace",
+                    format!("set {} is being put in place", record.data.set),
+                )
+                .hint(
+                    "complete that by the same command without `--from` and `--without-data`; another set can be \
+                     restored afterwards by `maxim.ctl backup restore`",
+                ));
+            }
             _ => self.choose()?,
         };
         let run = Run::begin(&self.wanted, "host-replace", !self.options.dry_run)?;
@@ -191,8 +203,11 @@ impl Replacement<'_> {
         Ok(outcome)
     }
 
-    const fn chooses_anew(&self) -> bool {
-        self.options.set.is_some() || self.options.without_data
+    /// Whether other data is asked for than a run before has begun with.
+    fn chooses_anew(&self, record: &Record) -> bool {
+        let other = |set: &String| *set != record.data.set;
+        self.options.set.as_ref().is_some_and(other)
+            || (self.options.without_data && record.data != Data::default())
     }
 
     /// Where lost data comes from, and of when it is (RFC 3339); nothing when none was lost, or when that was accepted.

@@ -74,9 +74,14 @@ pub(super) fn rollback_with(run: &Run<'_>, options: RollbackOptions) -> Result<R
         }
         let previous = previous(context, &record)?;
         let of_host = |session: &Session<'_>| {
-            if session.absent { Ok(Vec::new()) } else { previous.tasks_of(&session.host.name) }
+            if session.absent {
+                return Ok(Vec::new());
+            }
+            let mut tasks = previous.tasks_of(&session.host.name)?;
+            certificates::renew(context, &mut tasks);
+            Ok(tasks)
         };
-        let tasks: Vec<Vec<Task>> = sessions.iter().map(of_host).collect::<Result<_, _>>()?;
+        let tasks: Vec<Vec<Task>> = sessions.iter().map(of_host).collect::<Result<_, EngineError>>()?;
         let changes = plan::check(run, &mut sessions, &tasks, !options.dry_run)?;
         let key = material.secrets.get_or_make("plan_key");
         let made = plan::assemble(run, &sessions, &tasks, &changes, &key)?;

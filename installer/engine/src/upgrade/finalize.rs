@@ -164,7 +164,8 @@ fn leftovers(before: &[Task], now: &[Task]) -> Vec<Task> {
         let kind = TaskKind::Absent(AbsentTask::Tree(path));
         if left.iter().all(|other| other.kind != kind) {
             left.push(Task {
-                id: format!("{}-before", task.id),
+                // Several versions may have left folders of one task.
+                id: format!("{}-before-{}", task.id, left.len() + 1),
                 stage: Stage::Prepare,
                 restarts: Vec::new(),
                 reloads: Vec::new(),
@@ -202,17 +203,18 @@ mod tests {
         let before = [
             program("im/program", "/opt/maxim/bin/maxim-im-0.1.0-aa/maxim-im"),
             program("im/same", "/opt/maxim/bin/same/x"),
+            program("im/program", "/opt/maxim/bin/maxim-im-0.2.0-cc/maxim-im"),
+            program("im/program", "/opt/maxim/bin/maxim-im-0.1.0-aa/maxim-im"),
         ];
         let now = [
             program("im/program", "/opt/maxim/bin/maxim-im-0.2.0-bb/maxim-im"),
             program("im/same", "/opt/maxim/bin/same/x"),
         ];
         let left = leftovers(&before, &now);
-        assert_eq!(left.len(), 1);
-        assert_eq!(
-            left[0].kind,
-            TaskKind::Absent(AbsentTask::Tree("/opt/maxim/bin/maxim-im-0.1.0-aa".into()))
-        );
+        let removed: Vec<TaskKind> = left.iter().map(|task| task.kind.clone()).collect();
+        let folders = ["/opt/maxim/bin/maxim-im-0.1.0-aa", "/opt/maxim/bin/maxim-im-0.2.0-cc"];
+        assert_eq!(removed, folders.map(|path| TaskKind::Absent(AbsentTask::Tree(path.into()))));
+        assert_ne!(left[0].id, left[1].id, "agents answer by it");
         assert!(left[0].restarts.is_empty());
     }
 }

@@ -209,8 +209,8 @@ impl Upgrade<'_> {
 
     /// Whether the point of no return was passed before.
     fn is_past(&self) -> bool {
-        let phase = self.resumed().map(|record| record.phase);
-        matches!(phase, Some(Phase::Finalizing | Phase::Finalized))
+        let last = self.record.as_ref().filter(|last| last.to.manifest_sha256 == self.to.manifest_sha256);
+        last.is_some_and(|last| matches!(last.phase, Phase::Finalizing | Phase::Finalized))
     }
 
     /// Looks, asks unless that was done, and does it.

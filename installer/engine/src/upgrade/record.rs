@@ -36,7 +36,7 @@ pub(super) fn save(state: &StateDir, record: &mut Record) -> Result<(), EngineEr
 
 /// Forgets everything of upgrades: nothing is installed any more that could be taken back.
 pub(crate) fn forget(state: &StateDir) -> Result<(), EngineError> {
-    for kind in [kept::APPLIED, kept::PREVIOUS, kept::NEXT] {
+    for kind in [kept::APPLIED, kept::PREVIOUS, kept::NEXT, kept::FORMER] {
         Kept::remove(state, kind)?;
     }
     let path = state.file(FILE);

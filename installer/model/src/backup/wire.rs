@@ -55,10 +55,12 @@ pub enum BackupRequest {
         /// What.
         source: Source,
     },
-    /// Removes what was received and not put in place, and what was kept of before.
+    /// Removes what was received and not put in place.
     Discard {
         /// What.
         source: Source,
+        /// What was kept of before goes too.
+        before: bool,
     },
     /// Makes a snapshot of a source on the host that keeps the repository: its content does not pass the engine.
     /// [`BackupReply::Passed`] now and then, [`BackupReply::Sent`], last [`BackupReply::Restic`].

@@ -139,6 +139,12 @@ pub(super) fn asked_for(
     Ok((options.set.clone().or_else(|| Some(left.set.clone())), only))
 }
 
+/// Whether a restore has begun to put its set in place, and no message has gone through since.
+pub(crate) fn is_exchanging(state: &StateDir) -> Result<bool, EngineError> {
+    let left = Marker::read(state)?;
+    Ok(left.is_some_and(|marker| matches!(marker.step, Step::Exchanging | Step::Exchanged)))
+}
+
 /// Refuses what would take the empty cluster for the real one while that is rebuilt.
 pub(in crate::backup) fn refuse_while_rebuilding(state: &StateDir, step: &str) -> Result<(), EngineError> {
     match Marker::read(state)? {
