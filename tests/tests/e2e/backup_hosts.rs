@@ -213,7 +213,7 @@ fn a_timer_beside_the_database_proves_sets_by_restoring_them() {
     administrator(app, "postgresql", "drop database maxim with (force)");
     site.run(&["restore", "--overwrite"]).ok();
     site.cluster.wait_well();
-    site.cluster.chat(&site.installed, "put back");
+    site.cluster.chat(&site.installed, "again");
 }
 
 /// Root on another host is not to be had with the keeper's key, nor is anything that a backup does not need.
