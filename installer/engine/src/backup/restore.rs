@@ -501,10 +501,11 @@ fn before_exchange(
     if !options.fresh && !options.without_safety_set && !outcome.preview.overwrites.is_empty() {
         let made = create_in(work.run, sessions, &mut work.vault, SetKind::Safety).map_err(|error| {
             let cause = format!("no safety set could be made, so nothing was overwritten: {}", error.cause);
-            EngineError { cause, ..error }.hint(
-                "remove the cause and run the command again; when what is there cannot be read any more, say \
-                 `--without-safety-set`",
-            )
+            let hint = format!(
+                "{}; when what is there cannot be read any more, say `--without-safety-set`",
+                error.hint.trim_end_matches('.')
+            );
+            EngineError { cause, ..error }.hint(hint)
         })?;
         outcome.safety_set = made.manifest.set;
     }
