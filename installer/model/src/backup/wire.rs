@@ -60,6 +60,7 @@ pub enum BackupRequest {
         /// What.
         source: Source,
         /// What was kept of before goes too.
+        #[serde(default)]
         before: bool,
     },
     /// Makes a snapshot of a source on the host that keeps the repository: its content does not pass the engine.
