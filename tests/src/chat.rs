@@ -9,6 +9,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use nix::sys::socket::{setsockopt, sockopt};
 use ring::{digest, hmac, pbkdf2};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -34,6 +35,15 @@ pub enum Tls {
     Start,
     /// From the first byte (XEP-0368), as on port 5223.
     Direct,
+}
+
+/// A server whose host loses its power says nothing any more: clients find out within seconds, as those do that ping.
+fn hears_silence(socket: &TcpStream) -> nix::Result<()> {
+    setsockopt(socket, sockopt::KeepAlive, &true)?;
+    setsockopt(socket, sockopt::TcpKeepIdle, &4)?;
+    setsockopt(socket, sockopt::TcpKeepInterval, &2)?;
+    setsockopt(socket, sockopt::TcpKeepCount, &3)?;
+    setsockopt(socket, sockopt::TcpUserTimeout, &10_000)
 }
 
 /// A signed-in client.
@@ -74,6 +84,7 @@ impl Chat {
             .with_context(|| format!("connect to {at}"))?;
         socket.set_read_timeout(Some(READ_LIMIT))?;
         socket.set_nodelay(true)?;
+        hears_silence(&socket)?;
         let header = format!(
             "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
              xmlns:stream='http://etherx.jabber.org/streams' to='{domain}' version='1.0'>"

@@ -334,7 +334,7 @@ fn poll_event(
 }
 
 /// Commits take as long as the store retries; after this the rest is given up with the connection.
-const LAST_COMMITS: Duration = Duration::from_mins(2);
+const LAST_COMMITS: Duration = Duration::from_mins(3);
 
 /// How long commits may keep a stream that ends, and how long its last words may take.
 const PARTING: Duration = Duration::from_secs(2);

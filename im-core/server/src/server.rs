@@ -371,13 +371,16 @@ where
     }
 }
 
-/// Finds out about peers that vanished: after three minutes without a sign of life.
+/// Finds out about peers that vanished: after three minutes without a sign of life, whether something is on its way to them
+/// or not.
 fn keep_alive(stream: &TcpStream) {
     let options = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(90))
         .with_interval(Duration::from_secs(30))
         .with_retries(3);
-    let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&options);
+    let socket = socket2::SockRef::from(stream);
+    let _ = socket.set_tcp_keepalive(&options);
+    let _ = socket.set_tcp_user_timeout(Some(Duration::from_mins(3)));
 }
 
 /// What is done now and then: memory tidied, the archive's old messages removed.

@@ -69,6 +69,9 @@ fn a_database_host_that_is_gone_for_good_is_replaced_from_a_backup() {
     cluster.replace(&["db1", &db2]).exits(5).says(&["alive"]);
     cluster.wait_well();
     db1.power_off_hard().unwrap();
+    // Whoever looks is told that the stores are silent, and of the backups all the same.
+    let status = cluster.run(&["status"]).says(&["not ready"]);
+    assert!(status.result()["backup"]["backup"]["set"].is_string(), "{}", status.stdout);
     let before = fs::read_to_string(&cluster.file).unwrap();
     let dry = cluster.replace(&["db1", &db2, "--dry-run"]).ok().result();
     assert_eq!((&dry["applied"], &dry["restored"]), (&Value::from(false), &serde_json::json!(["database"])));

@@ -12,6 +12,7 @@ mod sql;
 use crate::server_store::pipeline::Pipeline;
 use crate::server_store::{
     Fault, attempt, fault, impl_accounts, impl_archive, impl_housekeeping, impl_profiles, impl_rosters,
+    still_there,
 };
 use crate::{ServerAddress, ServerConfig, StoreError};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
@@ -57,6 +58,7 @@ impl MariadbStore {
                     Ok(())
                 })
             })
+            .after_release(|connection, _| Box::pin(still_there(connection)))
             .connect_with(options.clone())
             .await
             .map_err(failed("connecting"))?;

@@ -12,6 +12,7 @@ mod sql;
 use crate::server_store::pipeline::Pipeline;
 use crate::server_store::{
     Fault, attempt, fault, impl_accounts, impl_archive, impl_housekeeping, impl_profiles, impl_rosters,
+    still_there,
 };
 use crate::{ServerAddress, ServerConfig, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
@@ -50,6 +51,7 @@ impl PostgresqlStore {
             .idle_timeout(Duration::from_mins(5))
             // A connection that broke while it was idle is noticed by use, and what was asked is tried again.
             .test_before_acquire(false)
+            .after_release(|connection, _| Box::pin(still_there(connection)))
             .connect_with(options.clone())
             .await
             .map_err(failed("connecting"))?;

@@ -27,6 +27,17 @@ use std::time::Duration;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
 /// How long an operation is tried again.
 pub(crate) const RETRY_FOR: Duration = Duration::from_secs(10);
+/// How long a connection that goes back to its pool may take to say that it is still there.
+const RELEASE: Duration = Duration::from_secs(5);
+
+/// Whether a connection may go back to its pool. The pool asks as well, but waits for ever: a server that has taken a query
+/// and vanished without a word would keep its place for good.
+pub(crate) async fn still_there(connection: &mut impl sqlx::Connection) -> Result<bool, sqlx::Error> {
+    match tokio::time::timeout(RELEASE, connection.ping()).await {
+        Ok(answered) => answered.map(|()| true),
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
+}
 
 /// Runs a block that yields `Result<_, sqlx::Error>`, again while `$class` of its error says so.
 macro_rules! attempt {

@@ -9,4 +9,5 @@
 mod conformance;
 mod live;
 mod servers;
+mod silence;
 mod tls;

@@ -158,7 +158,7 @@ fn held(host: &str, cluster: &str, holder: Option<LockHolder>) -> EngineError {
     };
     EngineError::new(Class::Refused, "lock", cause)
         .on(host)
-        .hint("wait until that run is done; a lock whose owner died is free after 30 s; `maxim.ctl unlock` shows locks")
+        .hint("wait until that run is done; a lock whose owner died is free after 30 s, and one whose machine lost power or network by `maxim.ctl unlock --owner`; `maxim.ctl unlock` shows locks")
 }
 
 /// Unix seconds as RFC 3339.

@@ -14,7 +14,8 @@ use maxim_model::wire::{Reply, Request};
 use std::time::{Duration, Instant};
 
 const UNITS: Duration = Duration::from_secs(15);
-const READY: Duration = Duration::from_secs(5);
+/// Longer than the IM core takes to find that a store is silent (5 s each), so that it can say which.
+const READY: Duration = Duration::from_secs(12);
 /// An IM core that was just started answers within this, or something is wrong.
 const STARTING: Duration = Duration::from_secs(15);
 /// Where the IM core says whether it can serve; the only page that a console reads on a host.

@@ -22,6 +22,8 @@ const LINE_LIMIT: usize = 64 << 20;
 const PIECE: usize = 512 * 1024;
 /// A small request must be taken by the transport within this time.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// What is owed is waited for so long before another request: it was late, and may be there any moment.
+const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// A connection to an agent.
 pub struct Agent {
@@ -32,6 +34,8 @@ pub struct Agent {
     cancel: CancelFlag,
     /// What it said it may do.
     granted: Access,
+    /// Requests whose last answer has not come: whoever asked did not wait any longer.
+    owed: usize,
 }
 
 impl Agent {
@@ -59,8 +63,15 @@ impl Agent {
         cancel: CancelFlag,
         deadline: Duration,
     ) -> Result<Self, EngineError> {
-        let mut agent =
-            Self { host: host.into(), stream, received: Vec::new(), scanned: 0, cancel, granted: access };
+        let mut agent = Self {
+            host: host.into(),
+            stream,
+            received: Vec::new(),
+            scanned: 0,
+            cancel,
+            granted: access,
+            owed: 0,
+        };
         agent.hello(access, deadline)?;
         Ok(agent)
     }
@@ -151,15 +162,27 @@ impl Agent {
         found.ok_or_else(|| self.broken(step, "the agent answered something else"))
     }
 
-    /// Sends a request; replies are then read by [`Agent::next`].
+    /// Sends a request; replies are then read by [`Agent::next`]. Answers that nobody waited for any longer are awaited
+    /// first, so that none of them is taken for the answer to this one.
     pub fn send(&mut self, step: &str, request: &Request) -> Result<(), EngineError> {
+        let until = Instant::now() + CATCH_UP;
+        while self.owed > 0 {
+            let line = self.line(step, until)?;
+            match serde_json::from_slice(&line) {
+                Ok(Reply::Done | Reply::Error(_)) => self.owed -= 1,
+                Ok(_) => {}
+                Err(_) => return Err(self.broken(step, "the agent is in the middle of something else")),
+            }
+        }
         let mut line = serde_json::to_vec(request)
             .map_err(|error| EngineError::failed(step, error.to_string()).on(&self.host))?;
         line.push(b'\n');
         let written = self.stream.write_all(&line, Instant::now() + WRITE_DEADLINE);
         // The line may hold secrets: do not leave it in freed memory.
         zeroize::Zeroize::zeroize(&mut line);
-        written.map_err(|error| self.write_failed(step, &error))
+        written.map_err(|error| self.write_failed(step, &error))?;
+        self.owed += 1;
+        Ok(())
     }
 
     /// The next reply; none when the request is done. An error of the agent is returned as an error.
@@ -173,8 +196,12 @@ impl Agent {
             }
         };
         match reply {
-            Reply::Done => Ok(None),
+            Reply::Done => {
+                self.owed = self.owed.saturating_sub(1);
+                Ok(None)
+            }
             Reply::Error(AgentError { step: at, cause, hint }) => {
+                self.owed = self.owed.saturating_sub(1);
                 let step = if at.is_empty() { step.to_owned() } else { at };
                 Err(EngineError::failed(step, cause).on(&self.host).hint(hint))
             }
@@ -298,5 +325,79 @@ impl Agent {
         EngineError::failed(step, cause)
             .on(&self.host)
             .hint("when the host is up again, run the same command again; what is done is not done twice")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Agent;
+    use crate::context::CancelFlag;
+    use crate::remote::Stream;
+    use maxim_model::Secret;
+    use maxim_model::wire::{Access, Reply, Request};
+    use std::io;
+    use std::time::{Duration, Instant};
+
+    /// An agent that answers a request when the next one has come, or when it is looked for again.
+    struct Late {
+        asked: u32,
+        answers: Vec<u8>,
+        awaited: u32,
+    }
+
+    impl Stream for Late {
+        fn write_all(&mut self, _bytes: &[u8], _deadline: Instant) -> io::Result<()> {
+            self.asked += 1;
+            Ok(())
+        }
+
+        fn read(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
+            if self.answers.is_empty() {
+                self.awaited += 1;
+                // The first look is in vain.
+                if self.awaited % 2 == 1 {
+                    std::thread::sleep(wait);
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                let status = self.asked;
+                for reply in [Reply::Http { status: status as u16, body: Secret::default() }, Reply::Done] {
+                    self.answers.extend(serde_json::to_vec(&reply).unwrap());
+                    self.answers.push(b'\n');
+                }
+            }
+            let count = buffer.len().min(self.answers.len());
+            buffer[..count].copy_from_slice(&self.answers[..count]);
+            self.answers.drain(..count);
+            Ok(count)
+        }
+
+        fn close_input(&mut self) {}
+
+        fn diagnosis(&mut self) -> String {
+            String::new()
+        }
+    }
+
+    #[test]
+    fn a_late_answer_is_not_taken_for_that_to_the_next_request() {
+        let stream = Box::new(Late { asked: 0, answers: Vec::new(), awaited: 0 });
+        let mut agent = Agent {
+            host: "a".into(),
+            stream,
+            received: Vec::new(),
+            scanned: 0,
+            cancel: CancelFlag::new(),
+            granted: Access::Full,
+            owed: 0,
+        };
+        let mut ask = |deadline| {
+            agent.ask("status", &Request::Hello, Duration::from_millis(deadline), |reply| match reply {
+                Reply::Http { status, .. } => Some(status),
+                _ => None,
+            })
+        };
+        assert!(ask(10).unwrap_err().cause.contains("within the deadline"));
+        assert!(ask(10).unwrap_err().cause.contains("within the deadline"), "its own is late too");
+        assert_eq!(ask(5000).unwrap(), 3);
     }
 }

@@ -27,6 +27,7 @@ use super::directory::Directory;
 use super::{LiveError, LiveEvent, NodeId, NodeStatus, RedisConfig, Session};
 use bytes::Bytes;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::TcpSettings;
 use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError, TlsCertificates};
 use scripts::Scripts;
 use std::collections::HashMap;
@@ -371,6 +372,16 @@ impl Shared {
     }
 }
 
+/// A host that lost its power says nothing: the driver makes a new connection only once the kernel ends the old one, which
+/// takes it a quarter of an hour by itself.
+fn vanishing() -> TcpSettings {
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(4))
+        .with_interval(Duration::from_secs(2))
+        .with_retries(3);
+    TcpSettings::default().set_nodelay(true).set_keepalive(probes).set_user_timeout(Duration::from_secs(6))
+}
+
 fn client(config: &RedisConfig) -> Result<Client, LiveError> {
     let wrong = |what: String| LiveError::Configuration(what);
     let mut identity = RedisConnectionInfo::default();
@@ -394,6 +405,7 @@ fn client(config: &RedisConfig) -> Result<Client, LiveError> {
     let info = address
         .into_connection_info()
         .map_err(|error| wrong(format!("redis: {error}")))?
+        .set_tcp_settings(vanishing())
         .set_redis_settings(identity);
     let client = match &config.ca_file {
         Some(ca_file) if uses_tls => {
