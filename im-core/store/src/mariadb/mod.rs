@@ -16,7 +16,7 @@ use crate::server_store::{
 };
 use crate::{ServerAddress, ServerConfig, StoreError};
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode};
-use sqlx::{ConnectOptions, Executor, MySqlPool};
+use sqlx::{ConnectOptions, Connection, Executor, MySqlConnection, MySqlPool};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,14 +51,14 @@ impl MariadbStore {
             .idle_timeout(Duration::from_mins(5))
             // A connection that broke while it was idle is noticed by use, and what was asked is tried again.
             .test_before_acquire(false)
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    // Gap locks would only make writers of different rosters wait for each other.
-                    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-                    Ok(())
-                })
+            .after_connect(|connection, _| Box::pin(isolate(connection)))
+            .after_release({
+                let options = options.clone();
+                move |connection, _| {
+                    let options = options.clone();
+                    Box::pin(async move { still_there(connection, || connect(&options)).await })
+                }
             })
-            .after_release(|connection, _| Box::pin(still_there(connection)))
             .connect_with(options.clone())
             .await
             .map_err(failed("connecting"))?;
@@ -66,6 +66,17 @@ impl MariadbStore {
         let pipeline = Pipeline::start(NAME, sinks, generator);
         Ok(Self { inner: Arc::new(Inner { pool, pipeline }) })
     }
+}
+
+/// Gap locks would only make writers of different rosters wait for each other.
+async fn isolate(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await.map(drop)
+}
+
+async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnection, sqlx::Error> {
+    let mut connection = MySqlConnection::connect_with(options).await?;
+    isolate(&mut connection).await?;
+    Ok(connection)
 }
 
 fn options(config: &ServerConfig) -> MySqlConnectOptions {

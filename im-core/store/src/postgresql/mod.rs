@@ -16,7 +16,7 @@ use crate::server_store::{
 };
 use crate::{ServerAddress, ServerConfig, StoreError};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +51,15 @@ impl PostgresqlStore {
             .idle_timeout(Duration::from_mins(5))
             // A connection that broke while it was idle is noticed by use, and what was asked is tried again.
             .test_before_acquire(false)
-            .after_release(|connection, _| Box::pin(still_there(connection)))
+            .after_release({
+                let options = options.clone();
+                move |connection, _| {
+                    let options = options.clone();
+                    Box::pin(
+                        async move { still_there(connection, || PgConnection::connect_with(&options)).await },
+                    )
+                }
+            })
             .connect_with(options.clone())
             .await
             .map_err(failed("connecting"))?;

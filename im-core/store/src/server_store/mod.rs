@@ -30,12 +30,27 @@ pub(crate) const RETRY_FOR: Duration = Duration::from_secs(10);
 /// How long a connection that goes back to its pool may take to say that it is still there.
 const RELEASE: Duration = Duration::from_secs(5);
 
-/// Whether a connection may go back to its pool. The pool asks as well, but waits for ever: a server that has taken a query
-/// and vanished without a word would keep its place for good.
-pub(crate) async fn still_there(connection: &mut impl sqlx::Connection) -> Result<bool, sqlx::Error> {
-    match tokio::time::timeout(RELEASE, connection.ping()).await {
-        Ok(answered) => answered.map(|()| true),
-        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+/// Lets a connection go back to its pool, or a new one in its place. The pool asks whether it answers as well, but waits for
+/// ever: a server that has taken a query and vanished without a word would keep its place for good. Nor may such a
+/// connection be closed: under TLS that waits for it too. It is dropped; until the server is back its place stays taken.
+pub(crate) async fn still_there<C, F>(
+    connection: &mut C,
+    connect: impl Fn() -> F,
+) -> Result<bool, sqlx::Error>
+where
+    C: sqlx::Connection,
+    F: Future<Output = Result<C, sqlx::Error>>,
+{
+    if let Ok(answered) = tokio::time::timeout(RELEASE, connection.ping()).await {
+        return answered.map(|()| true);
+    }
+    let mut pause = Duration::from_millis(100);
+    loop {
+        if let Ok(Ok(fresh)) = tokio::time::timeout(RELEASE, connect()).await {
+            *connection = fresh;
+            return Ok(true);
+        }
+        pause = wait(pause).await;
     }
 }
 

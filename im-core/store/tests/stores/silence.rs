@@ -1,48 +1,49 @@
 //! A server that vanishes without a word in the middle of a query, as a host that loses its power does: the connection is
-//! given up, and its place in the pool is free again.
+//! given up, and its place in the pool is free again. Over TCP and TLS, as a server on another host is reached.
 
-use crate::servers::{Kind, Scratch};
-use im_store::{Housekeeping as _, ServerAddress, Store, StoreConfig};
-use std::path::{Path, PathBuf};
+use crate::servers::{Kind, Server, free_port};
+use im_store::{Housekeeping as _, ServerAddress, ServerConfig, Store, StoreConfig};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 /// Carries bytes between clients and a server. Connections that were there at a [`Between::hush`] carry nothing any more,
 /// and are not closed.
 struct Between {
-    folder: tempfile::TempDir,
+    port: u16,
     hushed: watch::Sender<u32>,
 }
 
 impl Between {
-    /// Listens in a folder of its own, by the name that the server's socket has.
-    fn before(server: PathBuf) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join(server.file_name().unwrap())).unwrap();
+    async fn before(server: u16) -> Self {
+        let port = free_port();
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let (hushed, hears) = watch::channel(0);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let made = *hears.borrow();
                 let (from, to) = client.into_split();
-                let (back, on) = UnixStream::connect(&server).await.unwrap().into_split();
+                let (back, on) = TcpStream::connect(("127.0.0.1", server)).await.unwrap().into_split();
                 tokio::spawn(carry(from, on, made, hears.clone()));
                 tokio::spawn(carry(back, to, made, hears.clone()));
             }
         });
-        Self { folder, hushed }
+        Self { port, hushed }
     }
 
     fn hush(&self) {
         self.hushed.send_modify(|times| *times += 1);
     }
-}
 
-async fn later(hushed: &mut watch::Receiver<u32>, made: u32) {
-    // An end of the test is no sign of life either.
-    drop(hushed.wait_for(|times| *times > made).await);
+    /// The same server by this way, through one connection.
+    async fn to(config: ServerConfig) -> (ServerConfig, Self) {
+        let ServerAddress::Tcp { host, port } = config.address else { panic!("it was asked for by TCP") };
+        let between = Self::before(port).await;
+        let address = ServerAddress::Tcp { host, port: between.port };
+        (ServerConfig { address, connections: 1, ..config }, between)
+    }
 }
 
 async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, made: u32, mut hushed: watch::Receiver<u32>) {
@@ -60,42 +61,31 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, made: u32, mut h
     }
 }
 
-/// The same store by another socket, through one connection.
-fn through(config: StoreConfig, place: impl FnOnce(&Path) -> PathBuf) -> (StoreConfig, Between) {
-    let changed = |mut config: im_store::ServerConfig| {
-        let ServerAddress::Socket(socket) = &config.address else { panic!("the suite uses sockets") };
-        let between = Between::before(place(socket));
-        let own = between.folder.path();
-        let file = own.join(socket.file_name().unwrap());
-        config.address = ServerAddress::Socket(if file.exists() { file } else { own.to_owned() });
-        config.connections = 1;
-        (config, between)
-    };
-    match config {
-        StoreConfig::Mariadb(config) => {
-            let (config, between) = changed(config);
-            (StoreConfig::Mariadb(config), between)
-        }
-        StoreConfig::Postgresql(config) => {
-            let (config, between) = changed(config);
-            (StoreConfig::Postgresql(config), between)
-        }
-        StoreConfig::Sqlite { .. } => panic!("SQLite has no server"),
-    }
+async fn later(hushed: &mut watch::Receiver<u32>, made: u32) {
+    // An end of the test is no sign of life either.
+    drop(hushed.wait_for(|times| *times > made).await);
 }
 
 fn vanishes(kind: Kind) {
     if !kind.is_wanted() {
         return;
     }
+    let server = Server::start_with_tls(kind);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let scratch = Scratch::new(kind).await;
-        let place = |socket: &Path| match kind {
-            Kind::Postgresql => socket.join(".s.PGSQL.5432"),
-            _ => socket.to_owned(),
+        // The databases that are there after the installation serve here.
+        let name = if kind == Kind::Mariadb { "mysql" } else { "postgres" };
+        let (config, between) = match server.tcp_config(name, Some(server.folder().join("ca.pem"))) {
+            StoreConfig::Mariadb(config) => {
+                let (config, between) = Between::to(config).await;
+                (StoreConfig::Mariadb(config), between)
+            }
+            StoreConfig::Postgresql(config) => {
+                let (config, between) = Between::to(config).await;
+                (StoreConfig::Postgresql(config), between)
+            }
+            StoreConfig::Sqlite { .. } => panic!("SQLite has no server"),
         };
-        let (config, between) = through(scratch.config(), place);
         let store = Store::open(&config).await.unwrap();
         store.ping().await.unwrap();
         between.hush();

@@ -2073,3 +2073,5 @@ phrase-set-is-being-put-in-place = 正在把备份集 { $a } 放到位
     .en = set { $a } is being put in place
 phrase-complete-that-without-from = 请用同一命令完成，不加 `--from` 和 `--without-data`；之后可用 `maxim.ctl backup restore` 恢复另一个备份集
     .en = complete that by the same command without `--from` and `--without-data`; another set can be restored afterwards by `maxim.ctl backup restore`
+phrase-remove-the-cause-and-run-again = 请排除原因后重新运行命令
+    .en = remove the cause and run the command again

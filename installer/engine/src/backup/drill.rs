@@ -278,6 +278,8 @@ fn start(run: &Run<'_>, session: &mut Session<'_>, mut request: DrillRequest) ->
 
 /// The scratch goes, whatever came out.
 fn clean(run: &Run<'_>, sessions: &mut [Session<'_>], at: usize, im: usize, origin: &Origin, folder: &str) {
+    // Whoever interrupts it wants nothing left behind either.
+    let _held = run.context.cancel.hold();
     let discarded = writer(&mut sessions[at]).and_then(|agent| {
         let discard = BackupRequest::Discard { source: origin.source.clone(), before: true };
         ask(agent, "drill", discard, Duration::from_mins(10)).map(drop)

@@ -501,10 +501,12 @@ fn before_exchange(
     if !options.fresh && !options.without_safety_set && !outcome.preview.overwrites.is_empty() {
         let made = create_in(work.run, sessions, &mut work.vault, SetKind::Safety).map_err(|error| {
             let cause = format!("no safety set could be made, so nothing was overwritten: {}", error.cause);
-            let hint = format!(
-                "{}; when what is there cannot be read any more, say `--without-safety-set`",
-                error.hint.trim_end_matches('.')
-            );
+            let next = match error.hint.trim_end_matches('.') {
+                "" => "remove the cause and run the command again",
+                next => next,
+            };
+            let hint =
+                format!("{next}; when what is there cannot be read any more, say `--without-safety-set`");
             EngineError { cause, ..error }.hint(hint)
         })?;
         outcome.safety_set = made.manifest.set;
@@ -520,6 +522,8 @@ fn roles(work: &Work<'_, '_>) -> Vec<Role> {
 
 /// Removes what was received and not used; `before`: and what was kept of before.
 fn discard(work: &Work<'_, '_>, sessions: &mut [Session<'_>], before: bool) {
+    // Whoever interrupts it wants nothing left behind either.
+    let _held = work.run.context.cancel.hold();
     for (_, origin) in &work.targets {
         let Ok(session) = session(sessions, &origin.host) else { continue };
         let Some(agent) = session.writer.as_mut() else { continue };

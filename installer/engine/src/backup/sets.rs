@@ -219,7 +219,7 @@ pub(crate) fn last(topology: &Topology, sessions: &mut [Session<'_>]) -> BackupR
         .iter_mut()
         .find(|session| Some(&session.host.name) == keeper.as_ref())
         .and_then(|session| session.reader.as_mut())
-        .map(|agent| tasks::read_record(agent, topology))
+        .and_then(|agent| tasks::read_record(agent, topology).ok())
         .unwrap_or_default()
 }
 
@@ -230,7 +230,7 @@ pub fn record(context: &Context) -> Result<BackupRecord, EngineError> {
     let mut connected = run.connect(host)?;
     let mut agent: Agent = connected.agent(Mode::Look)?;
     run.scope(&mut agent)?;
-    let record = tasks::read_record(&mut agent, &context.topology);
+    let record = tasks::read_record(&mut agent, &context.topology)?;
     agent.finish(Duration::from_secs(2));
     Ok(record)
 }

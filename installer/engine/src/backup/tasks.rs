@@ -57,14 +57,15 @@ fn record_path(topology: &Topology) -> String {
     format!("{}/{RECORD_FILE}", topology.paths.data)
 }
 
-/// What was done last; nothing when nothing was, or when it cannot be read.
-pub(crate) fn read_record(agent: &mut Agent, topology: &Topology) -> BackupRecord {
+/// What was done last; nothing when nothing was. That nobody answers is an error: whoever took it for nothing would write
+/// that over what was.
+pub(super) fn read_record(agent: &mut Agent, topology: &Topology) -> Result<BackupRecord, EngineError> {
     let request = Request::ReadFile { path: record_path(topology) };
     let content = agent.ask("backup", &request, Duration::from_secs(10), |reply| match reply {
         Reply::File { content } => Some(content),
         _ => None,
-    });
-    content.ok().flatten().and_then(|text| serde_json::from_str(text.expose()).ok()).unwrap_or_default()
+    })?;
+    Ok(content.and_then(|text| serde_json::from_str(text.expose()).ok()).unwrap_or_default())
 }
 
 /// Changes the record.
@@ -74,7 +75,7 @@ pub(super) fn write_record(
     change: impl FnOnce(&mut BackupRecord),
 ) -> Result<(), EngineError> {
     let topology = &run.context.topology;
-    let mut record = read_record(agent, topology);
+    let mut record = read_record(agent, topology)?;
     change(&mut record);
     let content = serde_json::to_string_pretty(&record)
         .map_err(|error| EngineError::failed("backup", error.to_string()))?;

@@ -124,6 +124,11 @@ impl Agent {
         !matches!(self.granted, Access::ReadOnly | Access::Full)
     }
 
+    /// Whether an answer that somebody has waited for has not come yet.
+    pub const fn owes(&self) -> bool {
+        self.owed > 0
+    }
+
     /// Host name.
     pub fn host(&self) -> &str {
         &self.host

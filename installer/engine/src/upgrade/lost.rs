@@ -98,7 +98,8 @@ fn are_back(
 fn answers(session: &mut Session<'_>) -> bool {
     session.writer.as_mut().is_some_and(|agent| {
         let hello = |reply| matches!(reply, Reply::Hello { .. }).then_some(());
-        agent.ask("connect", &Request::Hello, ANSWER, hello).is_ok()
+        // One that has not answered yet what it was asked before may be gone: it is looked at anew.
+        !agent.owes() && agent.ask("connect", &Request::Hello, ANSWER, hello).is_ok()
     })
 }
 

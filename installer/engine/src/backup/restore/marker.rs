@@ -92,9 +92,12 @@ impl Marker {
         if self.safety_set.is_empty() {
             return error;
         }
+        let next = match error.hint.trim_end_matches('.') {
+            "" => "remove the cause and run the command again",
+            next => next,
+        };
         let hint = format!(
-            "{}; `maxim.ctl backup restore {} --overwrite` puts back what was there before",
-            error.hint.trim_end_matches('.'),
+            "{next}; `maxim.ctl backup restore {} --overwrite` puts back what was there before",
             self.safety_set
         );
         error.hint(hint)

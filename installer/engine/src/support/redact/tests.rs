@@ -1,3 +1,5 @@
+//! What a support bundle shows of texts with secrets in them.
+
 use super::{REDACTED, Redactor, of_file};
 
 fn plain(text: &str) -> String {
