@@ -26,11 +26,16 @@ const BOOT_LIMIT: Duration = Duration::from_secs(90);
 const ENTER: &str = "echo $$ >\"$0/pid\" && while read -r group; do echo $$ >\"$group/cgroup.procs\" || exit 1; \
                      done <\"$0/cgroups\" && exec \"$@\"";
 
-/// nspawn makes `/proc/sys` read-only. A fresh `proc` is not: its `net` shows the namespace of who looks.
+/// nspawn makes `/proc/sys` read-only. A fresh `proc` is not: its `net` shows the namespace of who looks. systemd reads
+/// the table of mounts a while after it changed, and makes units of them: what is compared later begins after that.
 const KERNEL_SETTINGS: &str = "set -e; mkdir -p /run/proc /run/vm; mount -t proc proc /run/proc; \
     mount --bind /run/proc/sys/net /proc/sys/net; umount -l /run/proc; \
     cp -r --no-preserve=mode /proc/sys/vm/. /run/vm/ 2>/dev/null || true; \
-    mount --bind /run/vm /proc/sys/vm";
+    mount --bind /run/vm /proc/sys/vm; \
+    for i in $(seq 200); do \
+        if systemctl -q is-active proc-sys-net.mount && systemctl -q is-active proc-sys-vm.mount \
+            && ! systemctl -q is-active run-proc.mount; then exit 0; fi; sleep 0.05; \
+    done; echo \"systemd did not notice its mounts\" >&2; exit 1";
 
 /// What a program on a host said and how it ended.
 #[derive(Debug, Clone)]

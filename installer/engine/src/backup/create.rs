@@ -119,10 +119,7 @@ pub(super) fn create_in(
         })),
         Err(error) => Err(format!("the backup failed: {}", error.cause)),
     };
-    let noted = tasks::write_record(run, vault.agent(), |record| record.backed_up(ended, now));
-    if let Err(error) = noted {
-        run.emitter.warn(&vault.host(), "backup/record", error.cause, "`status` does not know of this run");
-    }
+    tasks::note(run, vault.agent(), |record| record.backed_up(ended, now));
     let (manifest, added) = made?;
     Ok(CreateOutcome {
         manifest,

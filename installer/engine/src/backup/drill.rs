@@ -82,15 +82,7 @@ pub fn drill(context: &Context, set: Option<&str>) -> Result<DrillOutcome, Engin
             }),
             Err(error) => Err(format!("the drill failed: {}", error.cause)),
         };
-        let noted = tasks::write_record(&run, vault.agent(), |record| record.drilled(ended, now));
-        if let Err(error) = noted {
-            run.emitter.warn(
-                &vault.host(),
-                "backup/record",
-                error.cause,
-                "`status` does not know of this run",
-            );
-        }
+        tasks::note(&run, vault.agent(), |record| record.drilled(ended, now));
         let (stored, outcome) = drilled?;
         vault.mark(&stored, PROVEN_TAG, now)?;
         Ok(outcome)

@@ -83,10 +83,7 @@ pub fn verify(context: &Context, options: &VerifyOptions) -> Result<VerifyOutcom
         // Its cause says that it was the verification.
         Err(error) => Err(error.cause.clone()),
     };
-    let noted = tasks::write_record(&run, vault.agent(), |record| record.verified(ended, now));
-    if let Err(error) = noted {
-        run.emitter.warn(&vault.host(), "backup/record", error.cause, "`status` does not know of this run");
-    }
+    tasks::note(&run, vault.agent(), |record| record.verified(ended, now));
     verified
 }
 
@@ -161,15 +158,7 @@ pub fn prune(context: &Context, dry_run: bool) -> Result<PruneOutcome, EngineErr
             Err(error) => Err(format!("sets that are too many could not be removed: {}", error.cause)),
         };
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        let noted = tasks::write_record(&run, vault.agent(), |record| record.pruned(ended, now));
-        if let Err(error) = noted {
-            run.emitter.warn(
-                &vault.host(),
-                "backup/record",
-                error.cause,
-                "`status` does not know of this run",
-            );
-        }
+        tasks::note(&run, vault.agent(), |record| record.pruned(ended, now));
     }
     pruned
 }

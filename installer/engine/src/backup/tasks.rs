@@ -68,8 +68,14 @@ pub(super) fn read_record(agent: &mut Agent, topology: &Topology) -> Result<Back
     Ok(content.and_then(|text| serde_json::from_str(text.expose()).ok()).unwrap_or_default())
 }
 
-/// Changes the record.
-pub(super) fn write_record(
+/// Notes what was done, or what failed. That it cannot be noted undoes nothing of it: a warning.
+pub(super) fn note(run: &Run<'_>, agent: &mut Agent, change: impl FnOnce(&mut BackupRecord)) {
+    if let Err(error) = write_record(run, agent, change) {
+        run.emitter.warn(agent.host(), "backup/record", error.cause, "`status` does not know of this run");
+    }
+}
+
+fn write_record(
     run: &Run<'_>,
     agent: &mut Agent,
     change: impl FnOnce(&mut BackupRecord),
