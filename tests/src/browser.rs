@@ -19,6 +19,8 @@ use tempfile::TempDir;
 
 /// One answer of the driver; opening a page waits for it to load.
 const ANSWER_LIMIT: Duration = Duration::from_mins(1);
+/// A page that is being drawn is ready for a click or a key within this time.
+const DRAWN: Duration = Duration::from_secs(20);
 /// The key under which WebDriver names an element (W3C WebDriver, section 12).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -93,15 +95,13 @@ impl Browser {
 
     /// Types into an element; `\n` is the Enter key.
     pub fn type_into(&self, selector: &str, text: &str) -> Result<()> {
-        let element = self.element(selector)?;
         let keys = text.replace('\n', "\u{E007}");
-        self.command("POST", &format!("/element/{element}/value"), &json!({"text": keys})).map(drop)
+        self.act(selector, "value", &json!({"text": keys}))
     }
 
     /// Clicks an element.
     pub fn click(&self, selector: &str) -> Result<()> {
-        let element = self.element(selector)?;
-        self.command("POST", &format!("/element/{element}/click"), &json!({})).map(drop)
+        self.act(selector, "click", &json!({}))
     }
 
     /// All text that the page shows.
@@ -128,6 +128,23 @@ impl Browser {
         let encoded = self.command("GET", "/screenshot", &Value::Null)?;
         let png = base64::engine::general_purpose::STANDARD.decode(encoded.as_str().context("a picture")?)?;
         fs::write(path, png).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Finds an element and does something with it; again while the page draws it anew, hides it or covers it.
+    fn act(&self, selector: &str, what: &str, body: &Value) -> Result<()> {
+        let end = Instant::now() + DRAWN;
+        loop {
+            let element = self.element(selector)?;
+            let Err(error) = self.command("POST", &format!("/element/{element}/{what}"), body) else {
+                return Ok(());
+            };
+            let said = error.to_string();
+            let passes = ["stale element", "intercepted", "not interactable"];
+            if !passes.iter().any(|word| said.contains(word)) || Instant::now() >= end {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn element(&self, selector: &str) -> Result<String> {

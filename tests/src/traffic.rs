@@ -11,8 +11,8 @@
 use crate::chat::{Chat, attribute, between};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -58,16 +58,21 @@ pub struct Received {
 /// A thread that sends until it is ended.
 pub struct Sender {
     stop: Arc<AtomicBool>,
-    acknowledged: Arc<AtomicUsize>,
+    acknowledged: Arc<Mutex<BTreeSet<String>>>,
     thread: JoinHandle<Result<Sent>>,
+}
+
+/// Bodies that both threads know of.
+fn shared(bodies: &Mutex<BTreeSet<String>>) -> MutexGuard<'_, BTreeSet<String>> {
+    bodies.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sender {
     /// Sends `WORD-0`, `WORD-1`, … to the address `to`.
     pub fn start(to: &str, word: &str, mut open: Open) -> Self {
-        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<BTreeSet<_>>>::default());
         let (to, word) = (to.to_owned(), word.to_owned());
-        let (told, count) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+        let (told, taken) = (Arc::clone(&stop), Arc::clone(&acknowledged));
         let thread = std::thread::spawn(move || {
             let mut books = Sent::default();
             let mut next = 0;
@@ -85,11 +90,12 @@ impl Sender {
                     &mut pending,
                     &mut books,
                     &mut last,
-                    (&told, &count),
+                    (&told, &taken),
                 )
                 .ok();
                 books.unknown.extend(pending);
             }
+            books.acknowledged.clone_from(&shared(&taken));
             for body in &books.refused {
                 books.acknowledged.remove(body);
             }
@@ -100,7 +106,12 @@ impl Sender {
 
     /// How many were acknowledged until now.
     pub fn acknowledged(&self) -> usize {
-        self.acknowledged.load(Ordering::Relaxed)
+        shared(&self.acknowledged).len()
+    }
+
+    /// Which were acknowledged until now.
+    pub fn acknowledged_bodies(&self) -> BTreeSet<String> {
+        shared(&self.acknowledged).clone()
     }
 
     /// Waits for the last acknowledgements and gives the books.
@@ -125,7 +136,7 @@ fn send_on(
     pending: &mut VecDeque<String>,
     books: &mut Sent,
     heard: &mut Option<Instant>,
-    (stop, count): (&AtomicBool, &AtomicUsize),
+    (stop, taken): (&AtomicBool, &Mutex<BTreeSet<String>>),
 ) -> Result<()> {
     manage(chat)?;
     let (mut handled, mut incoming, mut last) = (0, 0, Instant::now());
@@ -157,8 +168,7 @@ fn send_on(
                     let before = heard.replace(Instant::now());
                     let pause = before.map_or(Duration::ZERO, |before| before.elapsed());
                     books.longest_pause = books.longest_pause.max(pause);
-                    books.acknowledged.insert(body);
-                    count.fetch_add(1, Ordering::Relaxed);
+                    shared(taken).insert(body);
                     last = Instant::now();
                 }
                 handled = told;
@@ -225,10 +235,10 @@ fn receive_on(
         manage(chat)?;
     }
     chat.send("<presence/>")?;
-    let (mut incoming, mut heard) = (0, Instant::now());
+    let (mut incoming, mut heard, mut asked) = (0, Instant::now(), None::<Instant>);
     while !stop.load(Ordering::Relaxed) {
         if let Some(stanza) = chat.poll(PACE)? {
-            heard = Instant::now();
+            (heard, asked) = (Instant::now(), None);
             if stanza.starts_with("</stream:stream") {
                 // A server that goes in good order is told what came until then.
                 if managed {
@@ -241,10 +251,13 @@ fn receive_on(
                 count.store(books.bodies.len(), Ordering::Relaxed);
             }
             answer(chat, &stanza, &mut incoming)?;
+        } else if let Some(asked) = asked {
+            ensure!(asked.elapsed() < SILENCE, "nobody answers");
         } else if heard.elapsed() > SILENCE / 3 {
-            // Is anybody there? A host without power does not say that it went.
-            chat.ping()?;
-            heard = Instant::now();
+            // Is anybody there? A host without power does not say that it went. The answer is a stanza as any other: it
+            // is counted, and what comes before it is not dropped.
+            chat.send("<iq type='get' id='there'><ping xmlns='urn:xmpp:ping'/></iq>")?;
+            asked = Some(Instant::now());
         }
     }
     if managed {

@@ -60,6 +60,8 @@ mod project;
 mod refusals;
 #[path = "e2e/replace.rs"]
 mod replace;
+#[path = "e2e/rescue.rs"]
+mod rescue;
 #[path = "e2e/secrets.rs"]
 mod secrets;
 #[path = "e2e/stores.rs"]

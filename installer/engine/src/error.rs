@@ -97,6 +97,15 @@ impl EngineError {
         self
     }
 
+    /// With one more thing to do, beside what is said already.
+    pub fn and_hint(self, more: &str) -> Self {
+        let hint = match self.hint.trim_end_matches('.') {
+            "" => format!("remove the cause and run the command again; {more}"),
+            first => format!("{first}; {more}"),
+        };
+        self.hint(hint)
+    }
+
     /// Joins the errors of several hosts: the first is the error, the rest its `others`. The class is the most
     /// telling one: an interruption wins over everything, then a refusal, then a preflight block.
     pub fn join(errors: Vec<Self>) -> Option<Self> {

@@ -204,9 +204,12 @@ impl FakeAgent {
                 self.access = Access::Full;
             }
             if !self.answer(request, &mut output) {
-                return;
+                break;
             }
         }
+        // As a real one: its lock is free before anybody can see that it has ended.
+        drop(self);
+        drop((input, output));
     }
 
     /// False: the agent dies.

@@ -12,7 +12,8 @@
 //!    whatever way, SIGKILL included. What even the keeper left (it was killed too) the next run reaps.
 //!
 //! It deliberately gives the hosts no default route: an install that passes here needs no internet, by
-//! construction. It does not imitate kernels: modules, clock and `/proc/sys` outside `net` are the machine's.
+//! construction. It does not imitate kernels: modules, clock and `/proc/sys` outside `net` are the machine's, of which
+//! it raises one number where it is low: how many inotify instances there may be.
 
 pub mod base;
 mod cgroup;

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// The clean-up, and why it is a shell script: it must work when the process that needs it is dead.
 const CLEAN: &str = include_str!("clean.sh");
+/// inotify instances that many hosts need together: a booted one has about seven, and a machine often allows 128.
+const WATCHERS: u32 = 1024;
 
 /// What a host is to be.
 #[derive(Clone, Debug, Default)]
@@ -101,6 +103,7 @@ impl Testbed {
             base(spec.release)?;
         }
         reap()?;
+        allow_watchers();
         let (bridge, folder) = claim()?;
         let keeper = Command::new("setsid")
             .args(["bash", "-c", CLEAN, "clean-up-of-test-hosts"])
@@ -363,6 +366,15 @@ pub fn is_alive(record: &Path) -> bool {
         return false;
     };
     identity(pid).is_some_and(|now| now == recorded.trim())
+}
+
+/// Lets this machine have as many inotify instances as many hosts need. Where that may not be set, fewer can run at once.
+fn allow_watchers() {
+    let path = "/proc/sys/fs/inotify/max_user_instances";
+    let allowed = fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    if allowed.is_some_and(|allowed| allowed < WATCHERS) {
+        fs::write(path, WATCHERS.to_string()).ok();
+    }
 }
 
 /// Hosts count from .11.

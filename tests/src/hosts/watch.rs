@@ -13,8 +13,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(3);
-/// A program has set the limits it wants by then.
+/// A program has set the limits it wants by then, where nothing else keeps the machine busy.
 const SETTLED: Duration = Duration::from_millis(250);
+/// And by then where something does.
+const SETTLED_LATE: Duration = Duration::from_secs(3);
 
 /// What was seen until the end.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +25,7 @@ pub struct Seen {
     pub texts: HashSet<String>,
     /// Most memory that an agent of a host ever had, in kB as the kernel counts it (`VmHWM`).
     pub agent_peak_kb: BTreeMap<String, u64>,
-    /// Command lines of our programs that may write a core file.
+    /// Command lines of our programs that may write a core file, each with the process's number.
     pub may_dump: BTreeSet<String>,
     /// Rounds over all processes.
     pub rounds: usize,
@@ -100,7 +102,7 @@ struct Known {
     command: String,
     /// The host of which it is an agent.
     agent_of: Option<String>,
-    /// When it became this program; none: its limits were read, or need not be.
+    /// When it became this program; none: its limits were read for the last time, or need not be.
     to_settle: Option<Instant>,
 }
 
@@ -134,11 +136,17 @@ fn look(mark: &str, known: &mut BTreeMap<String, Known>, seen: &mut Seen) {
             let peak = seen.agent_peak_kb.entry(host.clone()).or_default();
             *peak = (*peak).max(peak_kb(&read("status")));
         }
-        // Only what it does first of all sets its limits.
-        if process.to_settle.is_some_and(|since| since.elapsed() >= SETTLED) {
-            process.to_settle = None;
-            if may_dump(&read("limits")) {
-                seen.may_dump.insert(process.command.replace('\0', " "));
+        // Only what it does first of all sets its limits. One that ends before the last look counts as it was seen.
+        if let Some(since) = process.to_settle.filter(|since| since.elapsed() >= SETTLED) {
+            if since.elapsed() >= SETTLED_LATE {
+                process.to_settle = None;
+            }
+            let (limits, shown) =
+                (read("limits"), format!("{number} {}", process.command.replace('\0', " ")));
+            if may_dump(&limits) {
+                seen.may_dump.insert(shown);
+            } else if !limits.is_empty() {
+                seen.may_dump.remove(&shown);
             }
         }
     }

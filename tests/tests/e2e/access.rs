@@ -2,7 +2,7 @@
 //! agent of its own host; and that what was on a host before (keys, users) is still there afterwards.
 
 use crate::cluster::{ALL, Cluster, is_well};
-use crate::product::{Outcome, Person};
+use crate::product::{FORCED, Outcome, Person};
 use maxim_tests::hosts::{Host, HostSpec, SUDO_PASSWORD, Testbed, USER_SUDO_PASSWORD};
 use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
@@ -27,7 +27,7 @@ fn topology(person: &Person, testbed: &Testbed, host: &str, ssh: &str) -> String
 
 /// `check` of it, with one more variable in the environment.
 fn check(person: &Person, file: &str, variable: (&str, &str)) -> Outcome {
-    let arguments = ["check", "-f", file, "--output", "json"];
+    let arguments = ["check", "-f", file, FORCED[0], FORCED[1], "--output", "json"];
     let output = person.command(&arguments).env(variable.0, variable.1).output().unwrap();
     Outcome {
         command: format!("maxim.ctl {}", arguments.join(" ")),

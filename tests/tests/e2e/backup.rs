@@ -384,6 +384,43 @@ fn a_database_that_is_missing_or_damaged_is_put_back() {
     assert_eq!(fs::read_to_string(&file).unwrap(), garbage, "nothing was overwritten");
     backed.run(&["backup", "restore", "--overwrite", "--without-safety-set"]).ok();
     is_back();
+    let aside = place("im.sqlite.before-restore");
+    assert_eq!(fs::read_to_string(&aside).unwrap(), garbage);
+
+    // Had that set not helped, the next one leaves what was set aside where it is.
+    backed.run(&["backup", "create"]).ok();
+    let sets = backed.sets();
+    let name = |number: usize| sets[number]["set"].as_str().unwrap();
+    let marker = backed.deployment.root.join("cluster/restore.json");
+    let has_eve = || backed.run(&["user", "list"]).ok().stdout.contains("eve@");
+    let left = |set: &str, step: &str, more: &str| {
+        let text = format!(
+            r#"{{"set": "{set}", "step": "{step}", "only": "database", "safety_set": "", "rebuilding": false,
+                "fresh": null, "kept": []{more}}}"#
+        );
+        fs::write(&marker, text).unwrap();
+    };
+    left(name(1), "exchanged", r#", "keeps_before": true"#);
+    backed.run(&["backup", "restore", name(0), "--overwrite"]).ok();
+    assert_eq!(fs::read_to_string(&aside).unwrap(), garbage);
+    backed.run(&["backup", "restore", name(0), "--overwrite"]).ok();
+    assert!(!aside.exists() && !marker.exists());
+
+    // Killed before anything was in place, and served since: that is in the safety set of the run that goes on.
+    backed.run(&["stop"]).ok();
+    fs::copy(&file, place("im.sqlite.restoring")).unwrap();
+    left(name(0), "exchanging", "");
+    backed.run(&["start"]).ok();
+    backed.deployment.person.run_with(&eve, BOBS).ok();
+    let restored = backed.run(&["backup", "restore", "--overwrite"]).ok().result();
+    assert!(!has_eve());
+    backed.run(&["backup", "restore", restored["safety_set"].as_str().unwrap(), "--overwrite"]).ok();
+    assert!(has_eve());
+
+    // Killed in it, and what was received is gone, as on a new disk: it begins anew.
+    left(name(0), "exchanging", "");
+    backed.run(&["backup", "restore", "--overwrite"]).ok();
+    assert!(!has_eve());
     backed.deployment.person.run(&backed.deployment.with_root(&["uninstall", "--purge", "--yes"])).ok();
 }
 

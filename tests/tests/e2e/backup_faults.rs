@@ -7,8 +7,9 @@
 
 use crate::backup_hosts::{PLACE, STATE, Site, by_sftp, long, private};
 use crate::cluster::Cluster;
-use crate::product::delivered;
+use crate::product::{delivered, signal};
 use maxim_tests::hosts::{cache, wait_for};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -50,7 +51,7 @@ impl Site {
 
 #[test]
 fn whatever_happens_to_a_backup_on_hosts_is_named_and_loses_nothing() {
-    let site = Site::up("mariadb", &["vault1"], |cluster| by_sftp(cluster, "0 3 * * *"));
+    let site = Site::up("mariadb", &["vault1"], by_sftp);
     site.account("kept");
     site.scheduled();
     two_at_once(&site);
@@ -79,7 +80,11 @@ fn two_at_once(site: &Site) {
     let app = site.cluster.testbed.host("app1");
     let (mut first, lines) = site
         .until(&["create"], |event| event["event"] == "task_started" && event["step"] == "backup/database");
-    let second = app.exec(&on_the_keeper("prune")).unwrap();
+    // It stands still until the second has come to the lock, which its agents renew.
+    signal(&first, Signal::SIGSTOP);
+    let second = app.exec(&on_the_keeper("prune"));
+    signal(&first, Signal::SIGCONT);
+    let second = second.unwrap();
     assert!(second.code == 5 && second.stderr.contains("being worked on"), "{second:?}");
     let count = lines.lines().count();
     assert!(count > 0 && first.wait().unwrap().success(), "the first one ends well");

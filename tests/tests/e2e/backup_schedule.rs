@@ -1,6 +1,7 @@
 //! The schedules of an embedded deployment, kept by a service of our supervisor: what was missed is made up for, every
 //! job is done in its turn, and a clock that was set back stops nothing.
 
+use crate::backup_hosts::{SHANGHAI, hour_in};
 use crate::embedded::Deployment;
 use crate::product::delivered;
 use maxim_tests::hosts::wait_for;
@@ -34,8 +35,9 @@ fn the_supervisor_keeps_the_schedules_and_makes_up_for_what_was_missed() {
     run(&delivered(&["backup", "create", "--yes"])).ok();
     let first = record(&deployment)["backup"]["set"].clone();
     run(&["config", "set", "backup.time_zone", "Asia/Shanghai"]).ok();
-    for (key, schedule) in [("schedule", "0 3 * * *"), ("verify", "0 4 * * *"), ("drill", "0 5 * * *")] {
-        run(&["config", "set", &format!("backup.{key}"), schedule]).ok();
+    for (key, hours) in [("schedule", 6), ("verify", 7), ("drill", 8)] {
+        let schedule = format!("0 {} * * *", hour_in(hours, SHANGHAI));
+        run(&["config", "set", &format!("backup.{key}"), &schedule]).ok();
     }
     // Nobody was there for three days.
     shift(&deployment, "backup", -DAYS);

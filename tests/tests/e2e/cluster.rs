@@ -4,7 +4,7 @@
 use crate::delivery::{restarts_gracefully, survives_kills};
 use crate::demonstration::{people_chat, services_are_sandboxed};
 use crate::product::{
-    Outcome, Person, authority, cluster_file, delivered, first_account, install_arguments, sign_in,
+    FORCED, Outcome, Person, authority, cluster_file, delivered, first_account, install_arguments, sign_in,
 };
 use crate::stores::{plain_text_is_refused, postgresql_refuses_plain_text};
 use maxim_tests::chat::{Chat, Server, Tls};
@@ -73,14 +73,10 @@ impl Cluster {
         self.person.run(&[arguments, &["-f", &self.file, "--output", "json"]].concat())
     }
 
-    /// Waits until every component is well, as `status` measures it.
-    pub fn wait_well(&self) {
-        let mut last = Value::Null;
-        let well = wait_for("every component to be well", Duration::from_mins(1), || {
-            last = self.run(&["status"]).result();
-            is_well(&last).then_some(())
-        });
-        assert!(well.is_ok(), "{last:#}");
+    /// Waits until every component is well, as `status` measures it, and gives what it said.
+    #[track_caller]
+    pub fn wait_well(&self) -> Value {
+        until_well(|| self.run(&["status"]))
     }
 
     /// Makes an account through the command line.
@@ -139,6 +135,18 @@ pub fn beside_the_agent(before: &Snapshot, after: &Snapshot) -> Vec<String> {
         .filter(|change| change.path != "/opt/maxim" && !change.path.starts_with("/opt/maxim/agent"))
         .map(ToString::to_string)
         .collect()
+}
+
+/// Asks for the status until every component is well, and gives what it said. On a busy machine one may not answer in time.
+#[track_caller]
+pub fn until_well(status: impl Fn() -> Outcome) -> Value {
+    let mut last = Value::Null;
+    let well = wait_for("every component to be well", Duration::from_mins(3), || {
+        last = status().result();
+        is_well(&last).then_some(())
+    });
+    assert!(well.is_ok(), "{last:#}");
+    last
 }
 
 /// Whether a result says that every component is there and well.
@@ -242,6 +250,7 @@ fn a_list_of_addresses_is_enough_and_a_purge_leaves_hosts_as_they_were() {
     install.extend(addresses.iter().map(String::as_str));
     install.extend(["--set", "domain=im.acme.example", "--set", "ssh.known_hosts=strict", "--set", &key]);
     install.extend(["--set", "capacity.users=200", "--set", "capacity.messages_per_second=100"]);
+    install.extend(FORCED);
     let install = || person.run(&delivered(&install));
 
     let outcome = install().ok();
@@ -255,8 +264,7 @@ fn a_list_of_addresses_is_enough_and_a_purge_leaves_hosts_as_they_were() {
         }
     }
     // Of this cluster alone nothing has to be said.
-    let status = person.run(&["status", "--output", "json"]).ok().result();
-    assert!(is_well(&status), "{status:#}");
+    until_well(|| person.run(&["status", "--output", "json"]));
     kernel_settings_are_made(&hosts[0], &hosts[2]);
     plain_text_is_refused(&person, &testbed, ("one", "two", "three"));
     let again = install().ok();
@@ -387,8 +395,7 @@ fn chats_and_changes_nothing_twice(cluster: &Cluster, name: &str) {
     let result = cluster.install().ok().result();
     cluster.chat(&result, "radia");
     people_chat(cluster, &result, 0, 0, name);
-    let status = cluster.run(&["status"]).ok().result();
-    assert!(is_well(&status), "{status:#}");
+    cluster.wait_well();
     for host in cluster.testbed.hosts() {
         services_are_sandboxed(host, usize::from(cluster.testbed.hosts().len() > 1));
     }

@@ -47,8 +47,7 @@ pub fn work_on_one_state(cluster: &Cluster, keeper: &str) {
     let first = generation();
 
     let (person, file) = second(cluster);
-    let status = person.run(&["status", "-f", &file, "--output", "json"]).ok().result();
-    assert!(crate::cluster::is_well(&status), "{status:#}");
+    crate::cluster::until_well(|| person.run(&["status", "-f", &file, "--output", "json"]));
     for name in ["secrets.json", "ca.key", "ca.pem", "initial-account", "known_hosts", "bundle.pub"] {
         let (theirs, ours) = (read(&state(&person, name)), read(&state(&cluster.person, name)));
         assert!(theirs == ours, "{name} is the same at both");

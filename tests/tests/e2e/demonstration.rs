@@ -9,9 +9,9 @@ use crate::delivery::{Load, kill};
 use crate::people::{look_at_console, terminal_and_browser};
 use crate::product::{checkout, console_account, first_account, install_arguments};
 use maxim_tests::hosts::watch::Watch;
-use maxim_tests::hosts::{Host, HostSpec, wait_for};
+use maxim_tests::hosts::{Host, HostSpec};
 use serde_json::Value;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Most that an agent may need, in kB.
 const AGENT_MEMORY_KB: u64 = 64 * 1024;
@@ -65,8 +65,7 @@ fn three_bare_hosts_serve_people_and_a_second_install_changes_nothing() {
     cluster.chat(&result, "ada");
     people_chat(&cluster, &result, 0, 0, "three-hosts-chat");
 
-    let status = cluster.run(&["status"]).ok().result();
-    assert!(is_well(&status), "{status:#}");
+    let status = cluster.wait_well();
     let (url, user, password) = console_account(&result);
     let running: Vec<_> =
         status["components"].as_array().unwrap().iter().map(|one| &one["running"]).collect();
@@ -211,8 +210,5 @@ fn ten_hosts_with_eight_nodes_chat_across() {
     let canaries = outcome.events().iter().filter(|event| event["event"] == "canary").count();
     assert_eq!(canaries, 8, "a message through each node");
     cluster.chat(&result, "anita");
-    wait_for("every component to be well", Duration::from_secs(30), || {
-        is_well(&cluster.run(&["status"]).result()).then_some(())
-    })
-    .unwrap();
+    cluster.wait_well();
 }

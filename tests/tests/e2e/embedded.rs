@@ -66,6 +66,17 @@ impl Deployment {
             .collect()
     }
 
+    /// Waits until nothing of it runs: the supervisor's socket is gone a moment before its process.
+    #[track_caller]
+    fn ends(&self) {
+        let mut left = Vec::new();
+        let gone = wait_for("the processes to end", Duration::from_secs(10), || {
+            left = self.processes();
+            left.is_empty().then_some(())
+        });
+        assert!(gone.is_ok(), "{left:#?}");
+    }
+
     /// Processes whose command line names the deployment.
     fn processes(&self) -> Vec<String> {
         let root = self.root.display().to_string();
@@ -114,7 +125,7 @@ fn a_stranger_installs_chats_and_leaves_nothing() {
     assert!(deployment.processes().iter().all(|line| !line.contains(&password)));
 
     person.run(&deployment.with_root(&["uninstall", "--purge", "--yes"])).ok();
-    assert_eq!(deployment.processes(), Vec::<String>::new());
+    deployment.ends();
     assert!(!deployment.root.exists(), "the folder is gone");
     assert!(TcpStream::connect(deployment.endpoint("xmpp")).is_err(), "nobody listens any more");
 }
@@ -137,7 +148,7 @@ fn a_second_install_changes_nothing_and_stop_start_restart_work() {
     // Without --purge the data stays, and another install finds it.
     let (admin, password) = first_account(&deployment.result);
     person.run(&deployment.with_root(&["uninstall", "--yes"])).ok();
-    assert_eq!(deployment.processes(), Vec::<String>::new());
+    deployment.ends();
     let back = person.run(&deployment.with_root(&["install", "--yes", "--output", "json"])).ok();
     let at = back.result()["endpoints"]["xmpp"][0].as_str().unwrap().to_owned();
     let root = ["--root", deployment.root.to_str().unwrap()];

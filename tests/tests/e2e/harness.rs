@@ -2,7 +2,7 @@
 //! afterwards whatever happened to the run.
 
 use crate::cluster::is_well;
-use crate::product::{Person, install_arguments};
+use crate::product::{FORCED, Person, install_arguments};
 use maxim_tests::hosts::{
     HostSpec, Release, SUDO_PASSWORD, Testbed, USER_SUDO_FREE, USER_SUDO_PASSWORD, base, is_alive, reap,
     wait_for,
@@ -217,7 +217,8 @@ fn hosts_for_people_come_with_a_topology_and_go_without_a_trace() {
         // As it was printed, by somebody who has never seen these hosts.
         let person = Person::new();
         let topology = person.file("cluster.yaml", &printed);
-        let checked = person.run(&["check", "-f", &topology, "--output", "json"]).ok();
+        let check = ["check", "-f", &topology, FORCED[0], FORCED[1], "--output", "json"];
+        let checked = person.run(&check).ok();
         let seen: BTreeSet<_> = checked
             .events()
             .iter()

@@ -1,9 +1,10 @@
 //! What happens in the middle of an install: killed at any moment, a host dies, somebody else installs too.
 
 use crate::cluster::{Cluster, is_well};
-use crate::product::{Outcome, Person, install_arguments};
+use crate::product::{Outcome, Person, install_arguments, signal};
 use maxim_tests::hosts::watch::agents;
 use maxim_tests::hosts::{Host, HostSpec, Snapshot, wait_for};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -187,7 +188,7 @@ fn a_disk_that_fills_up_in_the_middle_is_named_and_an_install_goes_on_when_there
 /// A connection on which the other end does not answer is given up after so long (`remote/ssh/reach.rs` of the engine).
 const NOTICED: Duration = Duration::from_secs(10);
 /// What a host has begun it finishes; of the first stages nothing takes longer, on a busy machine either.
-const FINISHED: Duration = Duration::from_secs(30);
+const FINISHED: Duration = Duration::from_mins(2);
 
 /// Holds an install to the deadline by which it must have ended when a host was lost at `since`.
 #[track_caller]
@@ -224,7 +225,7 @@ impl<'a> Left<'a> {
             }
             let half = host.sh("find /opt/maxim /etc/maxim /var/lib/maxim -name '.maxim-new-*'").unwrap();
             assert_eq!(half, "", "half written on {name}");
-            wait_for("the agents to end", Duration::from_secs(10), || {
+            wait_for("the agents to end", Duration::from_mins(1), || {
                 agents(cluster.testbed.folder(), name).is_empty().then_some(())
             })
             .unwrap();
@@ -302,10 +303,15 @@ fn of_two_installs_at_once_the_second_names_the_first() {
     fs::copy(cluster.testbed.known_hosts(), somebody.home().join(".ssh/known_hosts")).unwrap();
     let mut first = Running::install(&cluster.person, &cluster.file);
     assert!(first.until(|seen| seen.last().is_some_and(|event| event["event"] == "task_started")));
-    // From the same control host, and from another one.
-    for (person, target) in [(&cluster.person, &cluster.file), (&somebody, &file)] {
-        let second = Running::install(person, target).end().exits(5);
-        let owner = format!("{}", first.child.id());
+    // From the same control host, and from another one. The first stands still meanwhile, so that it is not done before
+    // they have tried; its agent goes on and renews the lock.
+    signal(&first.child, Signal::SIGSTOP);
+    let both = [(&cluster.person, &cluster.file), (&somebody, &file)]
+        .map(|(person, target)| Running::install(person, target).end());
+    signal(&first.child, Signal::SIGCONT);
+    let owner = format!("{}", first.child.id());
+    for second in both {
+        let second = second.exits(5);
         assert!(second.stderr.contains(&owner), "the owner {owner} is not named: {}", second.stderr);
     }
     assert!(is_well(&first.end().ok().result()));

@@ -13,6 +13,7 @@ use maxim_tests::hosts::{Host, HostSpec, wait_for};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const REPOSITORY: &str = "/var/backups/maxim";
@@ -20,19 +21,21 @@ const BOBS: &str = "correct horse battery";
 /// So many of the five restores that are killed in the exchange, or just after it, are still in it at least.
 const EXCHANGING: usize = 2;
 
-/// Every role on one host, and the repository there.
-struct Solo {
-    site: Site,
-    engine: &'static str,
+/// Every role on one host, and the repository there. What it was when it was installed is `clean`.
+pub struct Solo {
+    /// It.
+    pub site: Site,
+    /// Its database.
+    pub engine: &'static str,
     /// Databases, accounts and rights before anything was restored.
-    clean: String,
+    pub clean: String,
     /// How far each restore had come that was killed.
     stood: RefCell<Vec<String>>,
 }
 
 impl Solo {
     /// Installs it, with a message that waits for Bob.
-    fn up(engine: &'static str) -> Self {
+    pub fn up(engine: &'static str) -> Self {
         let roles = ALL.replace("mariadb", engine);
         let backup = format!("backup:\n  repository: {{type: local, path: {REPOSITORY}}}\n");
         let cluster = Cluster::bare(&[(HostSpec::new("solo"), &roles)], &backup);
@@ -49,11 +52,13 @@ impl Solo {
         solo
     }
 
-    fn host(&self) -> &Host {
+    /// The host.
+    pub fn host(&self) -> &Host {
         self.site.cluster.testbed.host("solo")
     }
 
-    fn names(&self) -> String {
+    /// Databases, accounts and rights.
+    pub fn names(&self) -> String {
         let sql = if self.engine == "mariadb" {
             "show databases; select user, host from mysql.user order by 1, 2; \
              select db, user, host from mysql.db order by 1, 2, 3"
@@ -64,10 +69,13 @@ impl Solo {
         administrator(self.host(), self.engine, sql)
     }
 
-    /// How far the control host has noted that a restore went.
+    /// Where the control host notes how far a restore went.
+    pub fn marker(&self) -> PathBuf {
+        self.person().home().join(".local/share/maxim/clusters/acme/restore.json")
+    }
+
     fn step(&self) -> String {
-        let marker = self.person().home().join(".local/share/maxim/clusters/acme/restore.json");
-        let Ok(text) = fs::read_to_string(marker) else { return "nothing".to_owned() };
+        let Ok(text) = fs::read_to_string(self.marker()) else { return "nothing".to_owned() };
         serde_json::from_str::<Value>(&text).unwrap()["step"].as_str().unwrap().to_owned()
     }
 }

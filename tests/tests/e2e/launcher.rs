@@ -7,8 +7,9 @@
 //! those of this checkout.
 
 use crate::people::terminal_and_browser;
-use crate::product::{Outcome, Person, checkout, first_account, free_ports, programs};
+use crate::product::{Outcome, Person, checkout, first_account, free_ports, programs, signal};
 use maxim_tests::hosts::cache;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::fs;
@@ -124,16 +125,18 @@ impl Stranger {
     /// process that was started must have become the program by then.
     fn interrupted(&self, tools: &Path, arguments: &[&str]) -> (i32, Value) {
         let mut child = self.command(tools, arguments).spawn().unwrap();
-        let number = child.id().to_string();
+        let link = format!("/proc/{}/exe", child.id());
         let mut last = Value::Null;
         let mut sent = false;
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             last = serde_json::from_str(&line.unwrap()).unwrap();
             if !sent && last["event"] == "task_started" {
-                let program = fs::read_link(format!("/proc/{number}/exe")).unwrap();
-                assert_eq!(program, self.place.join("bin/maxim-ctl"), "the launcher became the program");
-                run(Command::new("kill").args(["-INT", &number]));
+                let program = fs::read_link(&link);
+                // At once: the install goes on, and must not be over by then.
+                signal(&child, Signal::SIGINT);
                 sent = true;
+                let program = program.unwrap();
+                assert_eq!(program, self.place.join("bin/maxim-ctl"), "the launcher became the program");
             }
         }
         assert!(sent, "the install ended before it changed anything: {last}");

@@ -2,7 +2,7 @@
 //! SSH, without a network, and without anything that the host did not have.
 
 use crate::cluster::{Before, is_well};
-use crate::product::{bundle, key_of};
+use crate::product::{FORCED, bundle, key_of};
 use maxim_tests::chat::{Chat, Server, Tls};
 use maxim_tests::hosts::{Host, Testbed};
 use serde_json::Value;
@@ -36,9 +36,12 @@ fn a_bundle_alone_installs_the_machine_it_lies_on() {
     assert_eq!(untrusted.code, 5, "{untrusted:?}");
     assert!(untrusted.stderr.contains("--trust-key"), "{untrusted:?}");
 
-    let install = "install --yes --trust-key publisher.pub \
-                   --set capacity.users=200 --set capacity.messages_per_second=100";
-    let result = result_of(host, install);
+    let install = format!(
+        "install --yes --trust-key publisher.pub {} \
+         --set capacity.users=200 --set capacity.messages_per_second=100",
+        FORCED.join(" ")
+    );
+    let result = result_of(host, &install);
     assert_eq!((&result["profile"], &result["domain"]), (&"standard".into(), &"solo.internal".into()));
     assert!(is_well(&result), "{result:#}");
     let units = host.sh("systemctl is-active maxim-im maxim-console maxim-mariadb maxim-redis").unwrap();
@@ -62,7 +65,7 @@ fn a_bundle_alone_installs_the_machine_it_lies_on() {
     admin.say("bob@solo.internal", "all from one file").unwrap();
     bob.hear("all from one file", Duration::from_secs(10)).unwrap();
 
-    let again = result_of(host, install);
+    let again = result_of(host, &install);
     assert_eq!(again["changes"], 0, "{again:#}");
     before.is_back_after(testbed.hosts(), || {
         let removed = result_of(host, "uninstall --purge --yes");

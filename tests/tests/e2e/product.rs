@@ -6,6 +6,8 @@
 
 use maxim_tests::chat::{Chat, Server, Tls};
 use maxim_tests::hosts::{Testbed, cache};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
@@ -219,6 +221,12 @@ impl Person {
     }
 }
 
+/// Sends a signal to a process that nobody has waited for yet.
+#[track_caller]
+pub fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+}
+
 /// Address and password of the first account, from the file that the result names.
 #[track_caller]
 pub fn first_account(result: &Value) -> (String, String) {
@@ -296,11 +304,15 @@ pub fn cluster_file(person: &Person, testbed: &Testbed, roles: &[&str], extra: &
     person.file("cluster.yaml", &(text + extra))
 }
 
-/// The arguments of an install of a topology from the bundle of this checkout. The disk is shared by all tests that
-/// run at once, and with the machine: how fast it is says nothing about the product.
+/// Lets a slow disk pass where a database is installed or checked. The disk is shared by all tests that run at once, and
+/// with the machine: how fast it is says nothing about the product. Where the disk is fast, this changes nothing.
+pub const FORCED: [&str; 2] = ["--force", "disk.sync"];
+
+/// The arguments of an install of a topology from the bundle of this checkout.
 pub fn install_arguments(file: &str) -> Vec<String> {
     let (bundle, key) = (bundle().display().to_string(), key_of(bundle()).display().to_string());
     let mut arguments = vec!["install", "-f", file, "--bundle", &bundle, "--trust-key", &key];
+    arguments.extend(FORCED);
     arguments.extend(["--yes", "--output", "json"]);
     arguments.into_iter().map(str::to_owned).collect()
 }

@@ -70,7 +70,10 @@ fn a_database_host_that_is_gone_for_good_is_replaced_from_a_backup() {
     cluster.wait_well();
     db1.power_off_hard().unwrap();
     // Whoever looks is told that the stores are silent, and of the backups all the same.
-    let status = cluster.run(&["status"]).says(&["not ready"]);
+    let status = cluster.run(&["status"]);
+    // On a busy machine the IM core may need longer to say so than it is given.
+    let told = ["not ready", "does not answer: "].iter().any(|words| status.stdout.contains(words));
+    assert!(told, "{}", status.stdout);
     assert!(status.result()["backup"]["backup"]["set"].is_string(), "{}", status.stdout);
     let before = fs::read_to_string(&cluster.file).unwrap();
     let dry = cluster.replace(&["db1", &db2, "--dry-run"]).ok().result();

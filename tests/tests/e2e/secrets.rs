@@ -2,7 +2,7 @@
 //! looked for in all that runs say and leave, here and on the hosts, and in what a crash leaves.
 
 use crate::cluster::Cluster;
-use crate::product::{Outcome, delivered, install_arguments};
+use crate::product::{FORCED, Outcome, delivered, install_arguments};
 use maxim_tests::hosts::watch::{Seen, Watch, agents};
 use maxim_tests::hosts::{Host, HostSpec, SUDO_PASSWORD, USER_SUDO_PASSWORD, wait_for};
 use serde_json::Value;
@@ -204,7 +204,8 @@ fn no_secret_is_said_or_left_where_it_does_not_belong() {
         &["ca", "export", "-vv"],
         &["install", "-vv", "--yes"],
     ] {
-        let outcome = cluster.person.run(&delivered(&[arguments, &["-f", &cluster.file]].concat()));
+        let arguments = [arguments, &["-f", &cluster.file], &FORCED].concat();
+        let outcome = cluster.person.run(&delivered(&arguments));
         assert_ne!(outcome.code, 2, "{}: {}", outcome.command, outcome.stderr);
         places.push(said(outcome));
     }

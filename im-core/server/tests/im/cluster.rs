@@ -31,12 +31,20 @@ async fn two_nodes_are_one_server() {
     let one = Server::start_on(&format!("node: one\n{}", services.config())).await;
     let mut two = Server::start_on(&format!("node: two\n{}", services.config())).await;
     meet([&one, &two]).await;
-    one.users(["alice", "bob"]).await;
+    one.users(["alice", "bob", "carol"]).await;
     let mut alice = Client::online(&one, "alice", "a").await;
     let mut phone = Client::online(&two, "alice", "phone").await;
     phone.iq("set", None, "<enable xmlns='urn:xmpp:carbons:2'/>").await;
     let mut bob = Client::online(&two, "bob", "b").await;
     bob.iq("get", None, "<query xmlns='jabber:iq:roster'/>").await;
+    // Of the other's sessions a node hears in their order: where the last one is known, bob is known to be there.
+    let _carol = Client::bound(&two, "carol", "c").await;
+    let known = async {
+        while !one.admin().stats().await.unwrap().nodes.iter().any(|n| n.name == "two" && n.sessions == 3) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, known).await.expect("one node does not hear of the other's sessions");
 
     // Messages both ways, in order, with carbons on the other node.
     for n in 0..50 {

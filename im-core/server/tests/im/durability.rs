@@ -1,8 +1,10 @@
 //! What was acknowledged survives the end of the process, whatever ended it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use im_proto::{Element, ns};
+use tokio::sync::Notify;
 
 use crate::client::{Client, body};
 use crate::server::Server;
@@ -42,7 +44,11 @@ async fn acknowledged_messages_survive_a_kill() {
         alice.send("<r xmlns='urn:xmpp:sm:3'/>").await;
         let base: u32 = alice.until(|e| e.is("a", ns::SM)).await.attr("h").unwrap().parse().unwrap();
         let pid = server.pid();
+        let first = Arc::new(Notify::new());
+        let begun = Arc::clone(&first);
         let killer = tokio::spawn(async move {
+            // On a busy machine the first acknowledgement takes its time.
+            tokio::time::timeout(Duration::from_secs(20), begun.notified()).await.ok();
             tokio::time::sleep(Duration::from_millis(60 + 70 * round)).await;
             std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
         });
@@ -66,6 +72,9 @@ async fn acknowledged_messages_survive_a_kill() {
                     match alice.read().await {
                         Some(e) if e.is("a", ns::SM) => {
                             acknowledged = e.attr("h").unwrap().parse::<u32>().unwrap() - base;
+                            if acknowledged > 0 {
+                                first.notify_one();
+                            }
                             break;
                         }
                         Some(_) => {}

@@ -44,7 +44,7 @@ async fn broken_streams_end_with_the_right_error() {
 
 #[tokio::test]
 async fn who_dawdles_is_cut_off_and_disturbs_nobody() {
-    let server = Server::start("limits: {sign_in_seconds: 2}").await;
+    let server = Server::start("limits: {sign_in_seconds: 6}").await;
     server.users(["alice"]).await;
     let mut slow = Vec::new();
     for _ in 0..50 {

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
 
 const PASSWORD: &str = "a secret of the test";
-const LEASE: Duration = Duration::from_millis(1200);
+/// A busy machine must not make a node that lives miss so much.
+const LEASE: Duration = Duration::from_secs(5);
 
 pub struct RedisServer {
     pub folder: PathBuf,
@@ -230,13 +231,13 @@ async fn a_payload_to_oneself_arrives(live: Live, mut events: Receiver<LiveEvent
 }
 
 async fn rates_are_limited_per_window(live: Live, _events: Receiver<LiveEvent>) {
-    let window = Duration::from_millis(300);
+    let window = Duration::from_secs(3);
     for _ in 0..3 {
         assert!(live.allow("login:ann", 3, window).await);
     }
     assert!(!live.allow("login:ann", 3, window).await);
     assert!(live.allow("login:bob", 3, window).await);
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(30);
     while !live.allow("login:ann", 3, window).await {
         assert!(Instant::now() < end, "the window never ends");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -390,7 +391,8 @@ mod cluster {
             let began = Instant::now();
             b.close().await.unwrap();
             assert!(matches!(events.recv().await, Some(LiveEvent::SessionsLost(lost)) if lost.len() == 1));
-            assert!(began.elapsed() < LEASE, "{:?}", began.elapsed());
+            // Before anybody could have missed its heartbeats.
+            assert!(began.elapsed() < LEASE * 3 / 5, "{:?}", began.elapsed());
             assert!(a.sessions_now("bob@x").await.unwrap().is_empty());
         });
     }

@@ -67,6 +67,7 @@ impl Folders {
             BackupRequest::Receive { only_own: false, .. }
             | BackupRequest::Drill(_)
             | BackupRequest::Commit { .. }
+            | BackupRequest::Beside { .. }
             | BackupRequest::Restic { .. }
             | BackupRequest::Store { .. }
             | BackupRequest::Load { .. } => false,
@@ -198,8 +199,8 @@ mod tests {
             Request::RemoveSelf,
             Request::ReadFile { path: "/etc/shadow".into() },
             admin("/v1/users/add"),
-            backup(BackupRequest::Commit { source: database("maxim") }),
-            backup(BackupRequest::Commit { source: database("maxim_drill") }),
+            backup(BackupRequest::Commit { source: database("maxim"), keep: false }),
+            backup(BackupRequest::Commit { source: database("maxim_drill"), keep: false }),
             backup(BackupRequest::Send { source: database("maxim_drill") }),
             load(database("maxim"), true),
             load(database("maxim_drill"), false),

@@ -35,7 +35,9 @@ pub fn start(
     arguments: &[String],
     environment: &[(&str, &str)],
 ) -> Result<Running> {
-    start_as(title, program, arguments, environment, None)
+    let mut command = Command::new(program);
+    command.process_group(0);
+    launch(title, command, arguments, environment, Stdio::piped())
 }
 
 /// The same for what may take its time: whatever serves on this host goes first.
@@ -59,20 +61,26 @@ pub fn start_behind(
         .chain(arguments.iter().cloned())
         .collect();
     // It makes a session of its own, and with it a group.
-    launch(title, Command::new("setsid"), &arguments, environment, None, input)
+    launch(title, Command::new("setsid"), &arguments, environment, input)
 }
 
-/// The same as another user and group.
-pub fn start_as(
+/// A service for as long as this process lives, however that ends; as another user and group, if need be.
+pub fn start_bound(
     title: &str,
     program: &str,
     arguments: &[String],
     environment: &[(&str, &str)],
     identity: Option<(u32, u32)>,
 ) -> Result<Running> {
-    let mut command = Command::new(program);
+    let mut words: Vec<String> = ["--pdeathsig", "KILL"].map(str::to_owned).to_vec();
+    if let Some((user, group)) = identity {
+        words.extend([format!("--reuid={user}"), format!("--regid={group}"), "--clear-groups".to_owned()]);
+    }
+    words.extend(["--", program].map(str::to_owned));
+    words.extend(arguments.iter().cloned());
+    let mut command = Command::new("setpriv");
     command.process_group(0);
-    launch(title, command, arguments, environment, identity, Stdio::piped())
+    launch(title, command, &words, environment, Stdio::piped())
 }
 
 fn launch(
@@ -80,7 +88,6 @@ fn launch(
     mut command: Command,
     arguments: &[String],
     environment: &[(&str, &str)],
-    identity: Option<(u32, u32)>,
     input: Stdio,
 ) -> Result<Running> {
     command
@@ -93,9 +100,6 @@ fn launch(
         .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    if let Some((user, group)) = identity {
-        command.uid(user).gid(group);
-    }
     let mut child = command.spawn().map_err(|error| Failure::Command {
         program: title.to_owned(),
         outcome: format!("could not be started: {error}"),

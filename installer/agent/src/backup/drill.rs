@@ -45,7 +45,7 @@ pub fn drill(request: &DrillRequest) -> Result<Reply> {
     let config = config(request, &folder, &certificate, &key, &ports)?;
     let config = file("drill.yaml", &config, 0o600)?;
     let began = Instant::now();
-    let mut core = child::start_as(
+    let mut core = child::start_bound(
         "the IM core of the drill",
         &request.program,
         &["--config".into(), config],

@@ -93,17 +93,21 @@ pub fn answer(request: BackupRequest, scope: &Scope, channel: &mut dyn Channel) 
             };
             channel.reply(&reply)
         }
-        BackupRequest::Commit { source } => match &source {
+        BackupRequest::Commit { source, keep } => match &source {
             Source::Sqlite { path, .. } => {
                 owned(scope, path)?;
-                sqlite::commit(path)
+                sqlite::commit(path, keep)
             }
             Source::Tree { path, .. } => {
                 owned(scope, path)?;
-                tree::commit(path)
+                tree::commit(path, keep)
             }
-            source => database(source)?.commit(),
+            source => database(source)?.commit(keep),
         },
+        BackupRequest::Beside { source } => {
+            let reply = beside(scope, &source)?;
+            channel.reply(&reply)
+        }
         BackupRequest::Prepare { source } => database(&source)?.prepare(),
         BackupRequest::Discard { source, before } => match &source {
             Source::Sqlite { path, .. } => {
@@ -210,6 +214,22 @@ fn measure(scope: &Scope, source: &Source) -> Result<Reply> {
         }
         source => database(source)?.measure(),
     }
+}
+
+/// What lies beside a target.
+fn beside(scope: &Scope, source: &Source) -> Result<Reply> {
+    let (received, kept) = match source {
+        Source::Sqlite { path, .. } => {
+            owned(scope, path)?;
+            sqlite::beside_it(path)?
+        }
+        Source::Tree { path, .. } => {
+            owned(scope, path)?;
+            tree::beside_it(path)?
+        }
+        source => database(source)?.beside_it()?,
+    };
+    Ok(Reply::Backup(BackupReply::Beside { received, kept }))
 }
 
 /// Refuses what does not lie in a folder of ours.

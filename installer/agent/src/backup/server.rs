@@ -88,6 +88,11 @@ impl Database {
         format!("{}_before", self.name)
     }
 
+    /// What goes when something else is kept: for the moment between its leaving and its end.
+    fn away(&self) -> String {
+        format!("{}_away", self.name)
+    }
+
     pub(super) fn dialect(&self) -> Dialect {
         match self.access.engine {
             SqlEngine::Mariadb => Dialect::Mariadb,
@@ -147,7 +152,8 @@ impl Database {
         };
         let bytes = number("postgres", &bytes)?;
         let present = server.has_schema(&self.name)? && bytes > 0;
-        let rows = if present { number(&self.name, &rows)? } else { 0 };
+        // Rows are known about. One of a database that nobody can connect to any more can still be replaced.
+        let rows = if present { number(&self.name, &rows).unwrap_or(0) } else { 0 };
         let folder = Self::value(&server, "postgres", folder)?;
         let free = stream::free(Path::new(&format!("{}{folder}", server.root())));
         let needed = bytes + bytes / 5 + (64 << 20);
@@ -273,14 +279,30 @@ impl Database {
         Ok(server.run("postgres", sql)?.into_iter().filter_map(|row| row.into_iter().next()).collect())
     }
 
-    /// Puts what was loaded in place.
-    pub fn commit(&self) -> Result<()> {
+    /// Whether something was loaded and is not in place yet, and whether what was there before is kept.
+    pub fn beside_it(&self) -> Result<(bool, bool)> {
+        let server = self.server()?;
+        let kept = server.has_schema(&self.replaced())?;
+        let new = self.received();
+        // MariaDB's tables go into place; what held them goes after that.
+        let full = || {
+            let renamed = kept && self.access.engine == SqlEngine::Mariadb;
+            Ok::<_, Failure>(!renamed || !Self::tables(&server, &new)?.is_empty())
+        };
+        Ok((server.has_schema(&new)? && full()?, kept))
+    }
+
+    /// Puts what was loaded in place; what was there is kept, or what was kept before that when `keep` says so.
+    pub fn commit(&self, keep: bool) -> Result<()> {
         let server = self.server()?;
         let (new, old, name) = (self.received(), self.replaced(), &self.name);
+        let kept = server.has_schema(&old)?;
+        let aside = if keep && kept { self.away() } else { old.clone() };
+        let tidy = || if aside == old { Ok(()) } else { Self::drop_database(&server, &aside) };
         if !server.has_schema(&new)? {
-            if server.has_schema(&old)? {
+            if kept {
                 // A run that was killed after this step goes on here.
-                return Ok(());
+                return tidy();
             }
             return Err(Failure::refused(
                 format!("there is no restored database {new}"),
@@ -289,23 +311,26 @@ impl Database {
         }
         match self.access.engine {
             SqlEngine::Mariadb => {
-                let (incoming, outgoing) = (Self::tables(&server, &new)?, Self::tables(&server, name)?);
-                if incoming.is_empty() && server.has_schema(&old)? {
-                    return Self::drop_database(&server, &new);
+                let incoming = Self::tables(&server, &new)?;
+                if incoming.is_empty() && kept {
+                    Self::drop_database(&server, &new)?;
+                    return tidy();
                 }
-                Self::drop_database(&server, &old)?;
-                server.create_schema(&old)?;
+                Self::drop_database(&server, &aside)?;
+                server.create_schema(&aside)?;
                 server.create_schema(name)?;
+                let outgoing = Self::tables(&server, name)?;
                 let moves: Vec<String> = outgoing
                     .iter()
-                    .map(|table| (quoted(table), name, &old))
+                    .map(|table| (quoted(table), name, &aside))
                     .chain(incoming.iter().map(|table| (quoted(table), &new, name)))
                     .map(|(table, from, to)| format!("`{from}`.{table} TO `{to}`.{table}"))
                     .collect();
                 if !moves.is_empty() {
                     server.run_within(CHANGE, "", format!("RENAME TABLE {};\n", moves.join(", ")))?;
                 }
-                Self::drop_database(&server, &new)
+                Self::drop_database(&server, &new)?;
+                tidy()
             }
             SqlEngine::Postgresql => {
                 let owner = Self::value(
@@ -316,9 +341,9 @@ impl Database {
                         literal(name)
                     ),
                 )?;
-                Self::drop_database(&server, &old)?;
+                Self::drop_database(&server, &aside)?;
                 let there = server.has_schema(name)?;
-                if !there {
+                if !there && aside == old {
                     // Of what is gone an empty one is kept: it says, if this is killed after the next step, that it was
                     // done.
                     server.create_schema(&old)?;
@@ -329,14 +354,15 @@ impl Database {
                     literal(&new)
                 );
                 if there {
-                    sql.push_str(&format!("ALTER DATABASE \"{name}\" RENAME TO \"{old}\";\n"));
+                    sql.push_str(&format!("ALTER DATABASE \"{name}\" RENAME TO \"{aside}\";\n"));
                 }
                 sql.push_str(&format!("ALTER DATABASE \"{new}\" RENAME TO \"{name}\";\n"));
                 // Of what is gone nobody knows whose it was: the IM core makes tables in its own.
                 let owner = if owner.is_empty() { self.account() } else { &owner };
                 sql.push_str(&format!("ALTER DATABASE \"{name}\" OWNER TO \"{owner}\";\n"));
                 sql.push_str("COMMIT;\n");
-                server.run_within(CHANGE, "postgres", sql).map(drop)
+                server.run_within(CHANGE, "postgres", sql)?;
+                tidy()
             }
         }
     }
@@ -406,6 +432,7 @@ impl Database {
         let server = self.server()?;
         self.forget_rights(&server)?;
         Self::drop_database(&server, &self.received())?;
+        Self::drop_database(&server, &self.away())?;
         if before {
             Self::drop_database(&server, &self.replaced())?;
         }

@@ -16,7 +16,7 @@ use rusqlite::{Connection, OpenFlags};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ const PAGES: i32 = 2048;
 const ROWS: u64 = 1024;
 /// What a copy may need beyond the size of the file.
 const MARGIN: u64 = 16 << 20;
+/// What lies beside a database that is open: its log, and the index of that.
+const LOGS: [&str; 2] = ["-wal", "-shm"];
 
 fn wrong(path: &Path) -> impl Fn(rusqlite::Error) -> Failure {
     let path = path.to_path_buf();
@@ -260,8 +262,15 @@ fn sound(path: &Path) -> Result<()> {
     })
 }
 
-/// Puts the received file in the place of the database, which nobody may use now. The old file is kept beside it.
-pub fn commit(path: &str) -> Result<()> {
+/// Whether something was received and is not in place yet, and whether what was there before is kept.
+pub fn beside_it(path: &str) -> Result<(bool, bool)> {
+    let path = absolute(path)?;
+    Ok((received(&path).exists(), replaced(&path).exists()))
+}
+
+/// Puts the received file in the place of the database, which nobody may use now. The old file is kept beside it, or
+/// what was kept before that when `keep` says so.
+pub fn commit(path: &str, keep: bool) -> Result<()> {
     let path = absolute(path)?;
     let (new, old) = (received(&path), replaced(&path));
     if !new.exists() {
@@ -274,34 +283,61 @@ pub fn commit(path: &str) -> Result<()> {
             "run the restore again",
         ));
     }
-    if path.exists() {
-        fold(&path)?;
-        remove_any(&old);
-        fs::hard_link(&path, &old).map_err(Failure::file("keep", &path))?;
-    } else {
-        // Of what is gone an empty file is kept: it says, if this is killed after the next step, that it was done.
-        fs::write(&old, []).map_err(Failure::file("write", &old))?;
+    if !(keep && old.exists()) {
+        set_aside(&path, &old)?;
     }
     // The log of another file would be played into this one.
-    for ending in ["-wal", "-shm"] {
+    for ending in LOGS {
         remove_any(&beside(&path, ending));
     }
     fs::rename(&new, &path).map_err(Failure::file("rename into place", &path))?;
     sync_folder(parent(&path))
 }
 
-/// Brings what stands in the log into the file, so that the file alone is all of it.
-fn fold(path: &Path) -> Result<()> {
+/// Keeps a database beside its place. A log that cannot be brought into its file goes with it, under the name where who
+/// opens the file looks for it. Done again after a kill, it keeps what was kept.
+fn set_aside(path: &Path, old: &Path) -> Result<()> {
+    let (log, kept_log) = (beside(path, LOGS[0]), beside(old, LOGS[0]));
+    if !path.exists() {
+        // Of what is gone an empty file is kept: it says, if this is killed after the next step, that it was done.
+        fs::write(old, []).map_err(Failure::file("write", old))?;
+    } else if !is_same_file(path, old) {
+        for ending in ["", "-wal", "-shm", "-journal"] {
+            remove_any(&beside(old, ending));
+        }
+        fs::hard_link(path, old).map_err(Failure::file("keep", path))?;
+    }
+    if log.exists() {
+        // By a name of its own first: SQLite removes a log that it takes for another file's.
+        if !kept_log.exists() {
+            fs::hard_link(&log, &kept_log).map_err(Failure::file("keep", &log))?;
+        }
+        if path.exists() && fold(path)? {
+            remove_any(&kept_log);
+        }
+    }
+    Ok(())
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (fs::symlink_metadata(one), fs::symlink_metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+/// Brings what stands in the log into the file, so that the file alone is all of it; false: that cannot be done.
+fn fold(path: &Path) -> Result<bool> {
     let failed = wrong(path);
     let Ok(database) = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE) else {
-        // Too broken to be opened: then its log is of no use either.
-        return Ok(());
+        return Ok(false);
     };
     database.busy_timeout(Duration::from_secs(5)).map_err(&failed)?;
     let busy: rusqlite::Result<i64> =
         database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
     match busy {
-        Ok(0) | Err(_) => Ok(()),
+        Ok(0) => Ok(true),
+        Err(_) => Ok(false),
         Ok(_) => Err(Failure::refused(
             format!("{} is in use", path.display()),
             "stop the service that has it open; nothing was changed",
@@ -331,164 +367,4 @@ pub fn rejuvenate(path: &Path, now_millis: i64) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Audible, beside, commit, read_by, received};
-    use crate::error::{Failure, Result};
-    use crate::link::Link;
-    use maxim_model::backup::TableSum;
-    use rusqlite::Connection;
-    use std::fs;
-
-    fn sums(path: &std::path::Path) -> Result<Vec<TableSum>> {
-        super::sums(path, &mut || Ok(()))
-    }
-
-    fn copy(path: &std::path::Path, scratch: &std::path::Path) -> Result<(super::Copy, i64)> {
-        super::copy(path, scratch, &mut || Ok(()))
-    }
-
-    fn database(path: &std::path::Path, rows: i64) -> Connection {
-        let database = Connection::open(path).unwrap();
-        database
-            .execute_batch(
-                "PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, x BLOB);",
-            )
-            .unwrap();
-        for id in 0..rows {
-            database.execute("INSERT OR REPLACE INTO t VALUES (?1, zeroblob(?1))", [id]).unwrap();
-        }
-        database
-    }
-
-    #[test]
-    fn a_copy_shows_one_moment_while_others_write() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("im.sqlite");
-        let writer = database(&path, 2000);
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let (stop, path) = (&stop, &path);
-            scope.spawn(move || {
-                let mut id = 10_000;
-                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-                    // Two rows in one transaction: a copy has both or none.
-                    writer
-                        .execute_batch(&format!(
-                            "BEGIN; INSERT INTO t VALUES ({id}, 'a'); INSERT INTO t VALUES ({}, 'b'); COMMIT;",
-                            id + 1
-                        ))
-                        .unwrap();
-                    id += 2;
-                }
-            });
-            for _ in 0..5 {
-                let (copied, _) = copy(path, &folder.path().join("scratch")).unwrap();
-                let found = sums(&copied.0).unwrap();
-                assert!(found[0].rows >= 2000 && found[0].rows.is_multiple_of(2), "{found:?}");
-            }
-            stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        });
-        assert_eq!(fs::read_dir(folder.path().join("scratch")).unwrap().count(), 0, "copies are removed");
-    }
-
-    #[test]
-    fn the_file_is_exchanged_in_one_step_and_again_after_a_kill() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("im.sqlite");
-        drop(database(&path, 3));
-        let new = folder.path().join("new.sqlite");
-        drop(database(&new, 9));
-        let wanted = sums(&new).unwrap();
-        fs::rename(&new, received(&path)).unwrap();
-        commit(path.to_str().unwrap()).unwrap();
-        assert_eq!(sums(&path).unwrap(), wanted);
-        assert_eq!(sums(&beside(&path, ".before-restore")).unwrap()[0].rows, 3);
-        commit(path.to_str().unwrap()).unwrap();
-        super::discard(path.to_str().unwrap(), false).unwrap();
-        assert!(beside(&path, ".before-restore").exists());
-        super::discard(path.to_str().unwrap(), true).unwrap();
-        assert!(commit(path.to_str().unwrap()).is_err(), "nothing was received");
-    }
-
-    /// Nothing is kept of a file that is gone; a log that stayed is another file's, and is not played into what was
-    /// restored.
-    #[test]
-    fn a_file_that_is_gone_is_put_back_as_it_was_in_the_set() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("im.sqlite");
-        let lost = database(&path, 3);
-        lost.pragma_update(None, "journal_mode", "wal").unwrap();
-        lost.execute_batch(
-            "PRAGMA wal_autocheckpoint = 0; CREATE TABLE late (x); INSERT INTO late VALUES (1);",
-        )
-        .unwrap();
-        let log = fs::read(beside(&path, "-wal")).unwrap();
-        drop(lost);
-        fs::write(beside(&path, "-wal"), log).unwrap();
-        fs::remove_file(&path).unwrap();
-        assert_eq!(super::size(&path), 0, "a log alone is no database");
-        let new = folder.path().join("new.sqlite");
-        drop(database(&new, 9));
-        let wanted = sums(&new).unwrap();
-        fs::rename(&new, received(&path)).unwrap();
-        for _ in 0..2 {
-            commit(path.to_str().unwrap()).unwrap();
-            assert_eq!(sums(&path).unwrap(), wanted);
-        }
-        super::discard(path.to_str().unwrap(), true).unwrap();
-        assert!(!beside(&path, ".before-restore").exists());
-    }
-
-    #[test]
-    fn rows_that_differ_in_type_only_differ() {
-        let folder = tempfile::tempdir().unwrap();
-        let one = |name: &str, value: &str| {
-            let path = folder.path().join(name);
-            Connection::open(&path)
-                .unwrap()
-                .execute_batch(&format!("CREATE TABLE t (x); INSERT INTO t VALUES ({value});"))
-                .unwrap();
-            sums(&path).unwrap()[0].hash.clone()
-        };
-        let hashes = [one("a", "1"), one("b", "'1'"), one("c", "x'31'"), one("d", "NULL"), one("e", "''")];
-        for (place, hash) in hashes.iter().enumerate() {
-            assert_eq!(hashes.iter().position(|other| other == hash), Some(place));
-        }
-    }
-
-    #[test]
-    fn whoever_waits_hears_that_a_copy_is_made_and_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("im.sqlite");
-        drop(database(&path, 5000));
-        let scratch = folder.path().join("scratch");
-        let (path, scratch) = (path.to_str().unwrap(), scratch.to_str().unwrap());
-        let mut output = Vec::new();
-        let mut link = Link::new(&b""[..], &mut output);
-        let (copy, tables, _) = read_by(&mut Audible::always(&mut link), path, scratch).unwrap();
-        assert_eq!(tables[0].rows, 5000);
-        drop((copy, link));
-        let said = String::from_utf8(output).unwrap();
-        // Twice at least while it is copied, and five times while five thousand rows are read.
-        assert!(said.lines().count() >= 7, "{said}");
-        assert!(said.lines().all(|line| line.contains("passed")), "{said}");
-        // In a run that takes no time nothing is said.
-        let mut output = Vec::new();
-        drop(super::read(&mut Link::new(&b""[..], &mut output), path, scratch).unwrap());
-        assert!(output.is_empty());
-    }
-
-    #[test]
-    fn a_copy_that_nobody_waits_for_ends() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, scratch) = (folder.path().join("im.sqlite"), folder.path().join("scratch"));
-        drop(database(&path, 6000));
-        let mut calls = 0;
-        let mut gone = || {
-            calls += 1;
-            if calls > 1 { Err(Failure::Wire("the engine has gone".into())) } else { Ok(()) }
-        };
-        assert!(super::copy(&path, &scratch, &mut gone).is_err());
-        assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "nothing of it is left");
-    }
-}
+mod tests;

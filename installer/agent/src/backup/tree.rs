@@ -167,6 +167,9 @@ pub fn receive(channel: &mut dyn Channel, path: &str, owner: &str) -> Result<Rep
             if !owner.is_empty() {
                 own(&place, owner)?;
             }
+            // What is put in place is to survive a loss of power as it was compared.
+            let failed = Failure::file("bring to the disk", &place);
+            File::open(&place).and_then(|folder| Ok(nix::unistd::syncfs(folder)?)).map_err(failed)?;
             Ok(stream::sent(bytes, bytes, Vec::new(), String::new(), 0))
         }
         Err(failure) => {
@@ -197,14 +200,35 @@ fn own(path: &Path, owner: &str) -> Result<()> {
     Ok(())
 }
 
-/// Puts it in place; what was there is kept beside it.
-pub fn commit(path: &str) -> Result<()> {
+/// Whether something was received and is not in place yet, and whether what was there before is kept.
+pub fn beside_it(path: &str) -> Result<(bool, bool)> {
+    let folder = absolute(path)?;
+    Ok((beside(&folder, ".restoring").exists(), beside(&folder, ".before-restore").exists()))
+}
+
+/// Puts it in place; what was there is kept beside it, or what was kept before that when `keep` says so.
+pub fn commit(path: &str, keep: bool) -> Result<()> {
     let folder = absolute(path)?;
     let (new, old) = (beside(&folder, ".restoring"), beside(&folder, ".before-restore"));
     if !new.exists() {
-        return if folder.exists() { Ok(()) } else { Err(Failure::Invalid("nothing was received".into())) };
+        // A run that was killed after this step goes on here.
+        if old.exists() {
+            return Ok(());
+        }
+        return Err(Failure::refused(
+            format!("there is no restored folder beside {}", folder.display()),
+            "run the restore again",
+        ));
     }
-    if folder.exists() {
+    if !folder.exists() {
+        // Of what is not there an empty folder is kept: it says, if this is killed after the next step, that it was done.
+        if !old.exists() {
+            fs::create_dir(&old).map_err(Failure::file("create the folder", &old))?;
+        }
+    } else if old.exists() && (keep || entries(&folder).is_ok_and(|found| found.is_empty())) {
+        // Empty: somebody made it between the two steps below, the first of which has kept what was there.
+        remove_any(&folder);
+    } else {
         remove_any(&old);
         fs::rename(&folder, &old).map_err(Failure::file("keep", &folder))?;
     }
@@ -295,7 +319,7 @@ mod tests {
         fs::write(to.join("before"), "x").unwrap();
         receive(&mut kept, to.to_str().unwrap(), "").unwrap();
         assert!(to.join("before").exists(), "what serves is not touched");
-        commit(to.to_str().unwrap()).unwrap();
+        commit(to.to_str().unwrap(), false).unwrap();
         for (name, content, _) in &files {
             assert!(fs::read(to.join(name)).unwrap() == *content, "{name}");
         }
@@ -306,13 +330,48 @@ mod tests {
         let old = folder.path().join("to.before-restore");
         assert!(old.join("before").exists(), "what was there is kept");
         // Once more, as after a kill; then nothing is left beside it.
-        commit(to.to_str().unwrap()).unwrap();
+        commit(to.to_str().unwrap(), false).unwrap();
         discard(to.to_str().unwrap(), true).unwrap();
         assert!(!old.exists() && to.join("block").exists());
         // The same content is the same bytes.
         let mut again = Kept { bytes: Vec::new(), at: 0, frame: 1 };
         send(&mut again, to.to_str().unwrap()).unwrap();
         assert!(again.bytes == kept.bytes);
+    }
+
+    #[test]
+    fn what_was_kept_outlives_a_kill_and_another_set() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("uploads");
+        let beside = |ending: &str| place.path().join(format!("uploads{ending}"));
+        let (new, old, named) = (beside(".restoring"), beside(".before-restore"), folder.to_str().unwrap());
+        let put = |folder: &Path, name: &str| {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join(name), name).unwrap();
+        };
+        put(&folder, "first");
+        assert!(commit(named, false).is_err(), "nothing was received, though there is a folder");
+        put(&new, "second");
+        // Killed between its two steps; somebody has made the folder again.
+        fs::rename(&folder, &old).unwrap();
+        fs::create_dir(&folder).unwrap();
+        assert_eq!(super::beside_it(named).unwrap(), (true, true));
+        commit(named, false).unwrap();
+        assert!(folder.join("second").exists() && old.join("first").exists());
+        put(&new, "third");
+        commit(named, true).unwrap();
+        assert!(folder.join("third").exists() && old.join("first").exists());
+        put(&new, "fourth");
+        commit(named, false).unwrap();
+        assert!(folder.join("fourth").exists() && old.join("third").exists());
+        // Where there was none, an empty one tells a second run that all is done.
+        discard(named, true).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        put(&new, "fifth");
+        for _ in 0..2 {
+            commit(named, false).unwrap();
+            assert!(folder.join("fifth").exists());
+        }
     }
 
     /// Names and contents of an archive.

@@ -143,7 +143,7 @@ fn drill_on(
         run.emitter.phase("restore", || receive(run, vault, &mut sessions[at], part, &origin))?;
         let restore_ms = millis(begun);
         if part.kind == PartKind::Sqlite {
-            let commit = BackupRequest::Commit { source: origin.source.clone() };
+            let commit = BackupRequest::Commit { source: origin.source.clone(), keep: false };
             ask(writer(&mut sessions[at])?, "drill", commit, Duration::from_mins(5))?;
         } else {
             let prepare = BackupRequest::Prepare { source: origin.source.clone() };

@@ -28,7 +28,7 @@ pub(crate) use hand_over::{PACKED as HANDED_OVER, authorized_line, ensure_key, h
 pub use kit::{KeyExport, key_export, read_kit};
 pub use recover::{RecoverOptions, are_fresh, rebuilding, recover_state};
 pub use restore::{Only, Overwrite, RestoreOptions, RestoreOutcome, RestorePreview, restore};
-pub(crate) use restore::{is_exchanging, restore_before_install};
+pub(crate) use restore::{forget_restore, is_exchanging, restore_before_install};
 pub use sets::{PruneOutcome, VerifyOptions, VerifyOutcome, list, prune, record, verify};
 pub(crate) use sets::{last, usable};
 pub(crate) use sources::parts_on;

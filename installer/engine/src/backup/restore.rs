@@ -6,15 +6,15 @@
 //! through. What was there is kept until that message has arrived.
 //!
 //! A marker in the state folder says how far it went ([`marker`]): a run that was killed before the exchange begins anew
-//! (nothing was overwritten), one that was killed in it goes on with it, one that was killed after it tidies up. A
-//! half-restored database is never in the place of one that a service would open.
+//! (nothing was overwritten), one that was killed in it goes on with what hosts still have ([`exchange`]), one that was
+//! killed after it tidies up. A half-restored database is never in the place of one that a service would open.
 
+mod exchange;
 pub(super) mod marker;
 mod serving;
 
-pub(crate) use marker::is_exchanging;
+pub(crate) use marker::{forget_restore, is_exchanging};
 
-use super::create::create_in;
 use super::receive::receive;
 use super::relay::ask;
 use super::sources::{Origin, database, origins};
@@ -26,9 +26,10 @@ use crate::events::{Timing, millis};
 use crate::phases::connect;
 use crate::run::{Run, Session};
 use crate::state;
+use exchange::{Exchange, Standing, discard, discard_received};
 use marker::{Marker, Step};
 use maxim_model::backup::wire::{BackupReply, BackupRequest};
-use maxim_model::backup::{Part, PartKind, SetKind, SetManifest};
+use maxim_model::backup::{Part, PartKind, SetManifest};
 use maxim_model::names::Role;
 use maxim_model::wire::ServiceAction;
 use serde::{Deserialize, Serialize};
@@ -182,13 +183,17 @@ fn restore_on(
     let targets = targets(run, &manifest, only, kept)?;
     let mut work = Work { run, vault, manifest, targets };
     let at = left.as_ref().map(|marker| marker.step);
-    if at == Some(Step::Receiving) && !options.dry_run {
-        // What a run that was killed has received takes up the room that is asked for now.
-        discard(&work, sessions, false);
-    }
     let same = left.as_ref().is_some_and(|marker| marker.set == work.manifest.set);
-    let going_on = matches!(at, Some(Step::Exchanging | Step::Exchanged)) && same;
-    let preview = preview(&mut work, sessions, !going_on)?;
+    let standing = match at {
+        Some(Step::Exchanging | Step::Exchanged) if same => exchange::standing(&work, sessions)?,
+        Some(Step::Done) if same => Standing::InPlace,
+        _ => Standing::Anew,
+    };
+    if standing == Standing::Anew && !options.dry_run {
+        // What a run that was killed has received takes up the room that is asked for now.
+        discard_received(run, sessions)?;
+    }
+    let preview = preview(&mut work, sessions, standing == Standing::Anew)?;
     let mut outcome = RestoreOutcome {
         preview,
         applied: false,
@@ -211,31 +216,33 @@ fn restore_on(
         run.emitter.note(
             "",
             "restore",
-            "it was complete but for what was kept of before; that is removed now",
+            "it was complete but for what was kept of before; nothing else is done now, and the next restore begins anew",
         );
         tidy_up(&work, sessions, &marker);
         outcome.applied = true;
         outcome.timings = run.emitter.timings();
         return Ok(outcome);
     }
-    if !going_on {
+    if standing.is_untouched() {
         refuse_to_overwrite(options, &outcome.preview)?;
         if !options.fresh && !context.ask.approve_restore(&outcome.preview) {
             return Ok(outcome);
         }
     }
+    if standing == Standing::Anew {
+        marker = marker.followed_by(&work.manifest.set, only, options.without_safety_set);
+    }
+    marker.keeps_before |= options.without_safety_set;
+    let safety = standing != Standing::InPlace
+        && !options.fresh
+        && !marker.keeps_before
+        && !outcome.preview.overwrites.is_empty();
+    if safety {
+        // A run that was killed may have left a lock, which keeps the set from being made.
+        work.vault.init()?;
+    }
     let mut stopped = None;
-    if going_on {
-        stopped = Some(Instant::now());
-        serving::act(run, sessions, &roles(&work), ServiceAction::Stop)?;
-    } else {
-        marker = Marker {
-            rebuilding: marker.rebuilding,
-            fresh: marker.fresh,
-            kept: marker.kept,
-            keeps_before: options.without_safety_set,
-            ..Marker::new(&work.manifest.set, Step::Receiving, only)
-        };
+    if standing == Standing::Anew {
         marker.write(&context.state)?;
         if options.fresh && only != Only::Files {
             // What was installed a moment ago has no accounts: it is not to refuse people while their data is on its way.
@@ -243,37 +250,19 @@ fn restore_on(
             serving::act(run, sessions, &roles(&work), ServiceAction::Stop)?;
         }
         let received = run.emitter.phase("restore", || receive_all(&mut work, sessions, &mut outcome));
-        if let Err(error) = received {
+        if let Err(error) = received.and_then(|()| context.cancel.check("restore")) {
             discard(&work, sessions, false);
             marker.given_up(&context.state)?;
             return Err(error);
         }
-        context.cancel.check("restore")?;
-        stopped.get_or_insert_with(Instant::now);
-        let before = before_exchange(&mut work, sessions, options, &mut outcome);
-        if let Err(error) = before {
-            if serving::goes_on(options, then) {
-                // What was there is untouched.
-                if let Err(start) = serving::act(run, sessions, &roles(&work), ServiceAction::Start) {
-                    run.emitter.warn(&start.host, "restore", start.cause, "start it with `maxim.ctl start`");
-                }
-            }
-            discard(&work, sessions, false);
-            marker.given_up(&context.state)?;
-            return Err(error);
-        }
-        marker.safety_set.clone_from(&outcome.safety_set);
-        marker.went(&context.state, Step::Exchanging)?;
     }
-    run.emitter.phase("exchange", || {
-        for (_, origin) in &work.targets {
-            request(&work, sessions, &origin.host, BackupRequest::Commit { source: origin.source.clone() })?;
-        }
-        Ok::<_, EngineError>(())
-    })?;
+    let mut exchange = Exchange { work: &mut work, options, then, standing };
+    let since = *stopped.get_or_insert_with(Instant::now);
+    exchange.run(sessions, &mut marker, safety)?;
+    outcome.safety_set.clone_from(&marker.safety_set);
     marker.went(&context.state, Step::Exchanged)?;
     serving::end(run, sessions, &roles(&work), then).map_err(|error| marker.with_the_way_back(error))?;
-    outcome.stopped_ms = stopped.map(millis).unwrap_or_default();
+    outcome.stopped_ms = millis(since);
     // Before what was kept is removed: without it a run that goes on with the exchange would find neither.
     marker.went(&context.state, Step::Done)?;
     tidy_up(&work, sessions, &marker);
@@ -311,7 +300,7 @@ pub(super) fn in_words(overwrites: &[Overwrite]) -> String {
 
 /// The end of a restore that is proven.
 fn tidy_up(work: &Work<'_, '_>, sessions: &mut [Session<'_>], marker: &Marker) {
-    if marker.keeps_before {
+    if marker.leaves_before() {
         work.run.emitter.note(
             "",
             "restore",
@@ -489,47 +478,8 @@ fn receive_all(
     Ok(())
 }
 
-/// The services stop, and what is there goes into a safety set.
-fn before_exchange(
-    work: &mut Work<'_, '_>,
-    sessions: &mut [Session<'_>],
-    options: &RestoreOptions,
-    outcome: &mut RestoreOutcome,
-) -> Result<(), EngineError> {
-    let roles = roles(work);
-    work.run.emitter.phase("stop", || serving::act(work.run, sessions, &roles, ServiceAction::Stop))?;
-    if !options.fresh && !options.without_safety_set && !outcome.preview.overwrites.is_empty() {
-        let made = create_in(work.run, sessions, &mut work.vault, SetKind::Safety).map_err(|error| {
-            let cause = format!("no safety set could be made, so nothing was overwritten: {}", error.cause);
-            let next = match error.hint.trim_end_matches('.') {
-                "" => "remove the cause and run the command again",
-                next => next,
-            };
-            let hint =
-                format!("{next}; when what is there cannot be read any more, say `--without-safety-set`");
-            EngineError { cause, ..error }.hint(hint)
-        })?;
-        outcome.safety_set = made.manifest.set;
-    }
-    Ok(())
-}
-
 /// Whose services have what is restored open.
 fn roles(work: &Work<'_, '_>) -> Vec<Role> {
     let console = work.targets.iter().any(|(part, _)| part.kind == PartKind::ConsoleSqlite);
     [Role::Im].into_iter().chain(console.then_some(Role::Console)).collect()
-}
-
-/// Removes what was received and not used; `before`: and what was kept of before.
-fn discard(work: &Work<'_, '_>, sessions: &mut [Session<'_>], before: bool) {
-    // Whoever interrupts it wants nothing left behind either.
-    let _held = work.run.context.cancel.hold();
-    for (_, origin) in &work.targets {
-        let Ok(session) = session(sessions, &origin.host) else { continue };
-        let Some(agent) = session.writer.as_mut() else { continue };
-        let discard = BackupRequest::Discard { source: origin.source.clone(), before };
-        if let Err(error) = ask(agent, "restore", discard, EXCHANGE) {
-            work.run.emitter.warn(&origin.host, "restore", error.cause, "the next restore removes it");
-        }
-    }
 }

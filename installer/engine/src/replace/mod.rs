@@ -222,12 +222,7 @@ impl Replacement<'_> {
             return Ok((Data::default(), String::new()));
         }
         let without = |error: EngineError| {
-            let hint = format!(
-                "{}; or say `--without-data` to go on without its {}",
-                error.hint.trim_end_matches('.'),
-                lost.join(" and ")
-            );
-            error.hint(hint)
+            error.and_hint(&format!("or say `--without-data` to go on without its {}", lost.join(" and ")))
         };
         let found = backup::usable(&self.wanted, self.options.set.as_deref()).map_err(without)?;
         let parts: Vec<String> = lost
@@ -314,6 +309,10 @@ impl Replacement<'_> {
             }
             // When this host kept a failed upgrade from its end, the version before is now what everything runs.
             crate::upgrade::end_rollback(&wanted.state)?;
+            if self.record.is_none() && self.parts.contains(&"database") {
+                // What was received for the database that is gone, and what was kept of it, is gone too.
+                backup::forget_restore(&wanted.state)?;
+            }
             record::save(&wanted.state, &record)?;
             wanted.state.save_topology(&wanted.topology_text)?;
             state::copy::publish(run, &mut sessions)?;

@@ -49,6 +49,14 @@ pub enum BackupRequest {
     Commit {
         /// What.
         source: Source,
+        /// What was kept before stays what is kept, when there is any; what is in place goes.
+        #[serde(default)]
+        keep: bool,
+    },
+    /// What lies beside the target. [`BackupReply::Beside`].
+    Beside {
+        /// What.
+        source: Source,
     },
     /// Makes what was received usable for an IM core beside the one that serves: the rights of its account.
     Prepare {
@@ -110,7 +118,7 @@ pub enum BackupRequest {
 impl BackupRequest {
     /// Whether it changes the host. A repository counts as part of the host that keeps it.
     pub const fn mutates(&self) -> bool {
-        !matches!(self, Self::Measure { .. })
+        !matches!(self, Self::Measure { .. } | Self::Beside { .. })
     }
 }
 
@@ -340,6 +348,13 @@ pub enum BackupReply {
         free: u64,
         /// Rows, about; 0 when that is not known.
         rows: u64,
+    },
+    /// See [`BackupRequest::Beside`].
+    Beside {
+        /// Something was received, and is not in place yet.
+        received: bool,
+        /// What was there before the last exchange is kept.
+        kept: bool,
     },
     /// What was sent, received or summed.
     Sent {

@@ -47,6 +47,10 @@ pub(in crate::backup) struct Marker {
     /// No safety set was to be made: what was there before is not removed.
     #[serde(default)]
     pub keeps_before: bool,
+    /// What a restore before this one has set aside without a safety set lies there: it stays until a message has gone
+    /// through, whatever set is put in place.
+    #[serde(default)]
+    pub set_aside: bool,
 }
 
 impl Marker {
@@ -61,7 +65,25 @@ impl Marker {
             fresh: None,
             kept: Vec::new(),
             keeps_before: false,
+            set_aside: false,
         }
+    }
+
+    /// The begin of a restore where `self` is what the one before has left.
+    pub fn followed_by(&self, set: &str, only: Only, without_safety_set: bool) -> Self {
+        Self {
+            rebuilding: self.rebuilding,
+            fresh: self.fresh,
+            kept: self.kept.clone(),
+            keeps_before: without_safety_set,
+            set_aside: self.set_aside || (self.keeps_before && self.step == Step::Exchanged),
+            ..Self::new(set, Step::Receiving, only)
+        }
+    }
+
+    /// Whether what was there before stays beside what serves.
+    pub fn leaves_before(&self) -> bool {
+        self.keeps_before || self.set_aside
     }
 
     /// What is there; one that cannot be read is an error, for it may stand in the middle of an exchange.
@@ -89,18 +111,18 @@ impl Marker {
 
     /// An error of what comes after the exchange, with how to get back what was there before.
     pub fn with_the_way_back(&self, error: EngineError) -> EngineError {
+        if self.leaves_before() {
+            return error
+                .and_hint("what was set aside stays beside what serves, also when another set is restored");
+        }
         if self.safety_set.is_empty() {
             return error;
         }
-        let next = match error.hint.trim_end_matches('.') {
-            "" => "remove the cause and run the command again",
-            next => next,
-        };
-        let hint = format!(
-            "{next}; `maxim.ctl backup restore {} --overwrite` puts back what was there before",
+        let back = format!(
+            "`maxim.ctl backup restore {} --overwrite` puts back what was there before",
             self.safety_set
         );
-        error.hint(hint)
+        error.and_hint(&back)
     }
 
     /// The restore is over, or nothing of it is left.
@@ -109,9 +131,9 @@ impl Marker {
         let _ = std::fs::remove_file(state.file(FILE));
     }
 
-    /// Ends a restore that has put nothing in place: a rebuilding waits again.
+    /// Ends a restore that has put nothing in place: a rebuilding waits again, and so does whoever has data set aside.
     pub fn given_up(mut self, state: &StateDir) -> Result<(), EngineError> {
-        if self.rebuilding {
+        if self.rebuilding || self.set_aside {
             return self.went(state, Step::Waiting);
         }
         Self::remove(state);
@@ -134,11 +156,14 @@ pub(super) fn asked_for(
         )
         .hint("run `maxim.ctl backup restore --overwrite` without naming a set to finish it first"));
     }
-    if !other {
-        run.emitter.note("", "restore", format!("going on with set {}, which was interrupted", left.set));
-    }
     let exchanged = matches!(left.step, Step::Exchanging | Step::Exchanged);
     let only = if exchanged && !other { left.only } else { options.only };
+    if !other {
+        run.emitter.note("", "restore", format!("going on with set {}, which was interrupted", left.set));
+        if only != options.only {
+            run.emitter.note("", "restore", "all that was begun is put in place, whatever `--only` says now");
+        }
+    }
     Ok((options.set.clone().or_else(|| Some(left.set.clone())), only))
 }
 
@@ -146,6 +171,17 @@ pub(super) fn asked_for(
 pub(crate) fn is_exchanging(state: &StateDir) -> Result<bool, EngineError> {
     let left = Marker::read(state)?;
     Ok(left.is_some_and(|marker| matches!(marker.step, Step::Exchanging | Step::Exchanged)))
+}
+
+/// Forgets a restore that was interrupted: the database that it was for is gone with its host.
+pub(crate) fn forget_restore(state: &StateDir) -> Result<(), EngineError> {
+    match Marker::read(state)? {
+        Some(marker) if !marker.rebuilding => {
+            Marker::remove(state);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses what would take the empty cluster for the real one while that is rebuilt.
@@ -204,6 +240,32 @@ mod tests {
         // One that is none of a rebuilding leaves nothing.
         Marker::new("s", Step::Receiving, Only::Database).given_up(&state).unwrap();
         assert_eq!(Marker::read(&state).unwrap(), None);
+    }
+
+    /// The only copy of what was acknowledged last stays until a message has gone through, whatever is tried meanwhile.
+    #[test]
+    fn what_was_set_aside_is_not_forgotten_by_runs_that_fail() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::at(folder.path());
+        let kept = |step| Marker { keeps_before: true, ..Marker::new("one", step, Only::All) };
+        for step in [Step::Receiving, Step::Exchanging, Step::Done] {
+            assert!(!kept(step).followed_by("two", Only::All, false).set_aside, "{step:?}");
+        }
+        let next = kept(Step::Exchanged).followed_by("two", Only::Database, false);
+        assert_eq!((next.set.as_str(), next.step, next.only), ("two", Step::Receiving, Only::Database));
+        assert!(next.set_aside && !next.keeps_before && next.leaves_before());
+        let hint = next.with_the_way_back(EngineError::failed("verify", "no").hint("look.")).hint;
+        assert!(hint.starts_with("look; what was set aside stays"), "{hint}");
+        next.given_up(&state).unwrap();
+        let waits = Marker::read(&state).unwrap().unwrap();
+        assert!(waits.set_aside && waits.step == Step::Waiting);
+        assert!(waits.followed_by("three", Only::All, true).set_aside);
+        // Its host is dead, and so is what it had.
+        super::forget_restore(&state).unwrap();
+        assert_eq!(Marker::read(&state).unwrap(), None);
+        Marker { rebuilding: true, ..kept(Step::Exchanging) }.write(&state).unwrap();
+        super::forget_restore(&state).unwrap();
+        assert!(Marker::read(&state).unwrap().is_some(), "a rebuilding is completed");
     }
 
     #[test]
