@@ -64,6 +64,9 @@ impl Solo {
                 "fresh": null, "kept": [], "keeps_before": true}}"#
         );
         fs::write(self.marker(), left).unwrap();
+        // Both would be of worth, and there is one place.
+        let refused = self.restore(&[&second, "--without-safety-set"]);
+        refused.exits(5).says(&["would be lost", "maxim_before"]);
         self.restores(&[&second]);
         assert!(self.has("maxim", "grace") && self.has("maxim_before", "eve"), "{}", self.names());
         assert!(!self.names().contains("maxim_away") && !self.names().contains("maxim_restore"));

@@ -298,7 +298,13 @@ impl Database {
         let (new, old, name) = (self.received(), self.replaced(), &self.name);
         let kept = server.has_schema(&old)?;
         let aside = if keep && kept { self.away() } else { old.clone() };
-        let tidy = || if aside == old { Ok(()) } else { Self::drop_database(&server, &aside) };
+        let tidy = || {
+            if aside != old {
+                // Everything is in place. Whatever is discarded next takes it along.
+                let _ = Self::drop_database(&server, &aside);
+            }
+            Ok(())
+        };
         if !server.has_schema(&new)? {
             if kept {
                 // A run that was killed after this step goes on here.

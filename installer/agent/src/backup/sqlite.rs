@@ -309,7 +309,8 @@ fn set_aside(path: &Path, old: &Path) -> Result<()> {
     }
     if log.exists() {
         // By a name of its own first: SQLite removes a log that it takes for another file's.
-        if !kept_log.exists() {
+        if !is_same_file(&log, &kept_log) {
+            remove_any(&kept_log);
             fs::hard_link(&log, &kept_log).map_err(Failure::file("keep", &log))?;
         }
         if path.exists() && fold(path)? {
@@ -333,10 +334,11 @@ fn fold(path: &Path) -> Result<bool> {
         return Ok(false);
     };
     database.busy_timeout(Duration::from_secs(5)).map_err(&failed)?;
-    let busy: rusqlite::Result<i64> =
-        database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
-    match busy {
-        Ok(0) => Ok(true),
+    let folded: rusqlite::Result<(i64, i64)> =
+        database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(0)?, row.get(1)?)));
+    match folded {
+        // Less than 0: SQLite has not looked at the log, as when the file is empty.
+        Ok((0, pages)) => Ok(pages >= 0),
         Err(_) => Ok(false),
         Ok(_) => Err(Failure::refused(
             format!("{} is in use", path.display()),

@@ -232,7 +232,11 @@ pub fn commit(path: &str, keep: bool) -> Result<()> {
         remove_any(&old);
         fs::rename(&folder, &old).map_err(Failure::file("keep", &folder))?;
     }
-    fs::rename(&new, &folder).map_err(Failure::file("rename into place", &folder))?;
+    if let Err(error) = fs::rename(&new, &folder) {
+        // Whoever is served again is served from what was there.
+        let _ = fs::rename(&old, &folder);
+        return Err(Failure::file("rename into place", &folder)(error));
+    }
     sync_folder(parent(&folder))
 }
 

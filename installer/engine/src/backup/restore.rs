@@ -51,6 +51,17 @@ pub enum Only {
     Files,
 }
 
+impl Only {
+    /// Whether a part is of it.
+    fn covers(self, kind: PartKind) -> bool {
+        match self {
+            Self::All => kind != PartKind::State,
+            Self::Database => kind.is_database(),
+            Self::Files => kind == PartKind::Files,
+        }
+    }
+}
+
 /// How to restore.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
@@ -184,9 +195,14 @@ fn restore_on(
     let mut work = Work { run, vault, manifest, targets };
     let at = left.as_ref().map(|marker| marker.step);
     let same = left.as_ref().is_some_and(|marker| marker.set == work.manifest.set);
+    let begun_before = left.as_ref().is_some_and(Marker::is_exchanging);
+    let beside = match &left {
+        Some(left) if begun_before || left.leaves_before() => exchange::beside(&work, sessions)?,
+        _ => Vec::new(),
+    };
     let standing = match at {
-        Some(Step::Exchanging | Step::Exchanged) if same => exchange::standing(&work, sessions)?,
         Some(Step::Done) if same => Standing::InPlace,
+        _ if begun_before && same => Standing::of(&beside),
         _ => Standing::Anew,
     };
     if standing == Standing::Anew && !options.dry_run {
@@ -230,11 +246,14 @@ fn restore_on(
         }
     }
     if standing == Standing::Anew {
-        marker = marker.followed_by(&work.manifest.set, only, options.without_safety_set);
+        marker = marker.followed_by(&work.manifest.set, only, options.without_safety_set, &beside);
+        refuse_to_lose(&work, &marker)?;
     }
     marker.keeps_before |= options.without_safety_set;
+    // Nothing of worth was there when a restore onto a new host began; since then people may have been served.
+    let fresh = options.fresh && !(standing == Standing::Anew && begun_before);
     let safety = standing != Standing::InPlace
-        && !options.fresh
+        && !fresh
         && !marker.keeps_before
         && !outcome.preview.overwrites.is_empty();
     if safety {
@@ -286,6 +305,23 @@ fn refuse_to_overwrite(options: &RestoreOptions, preview: &RestorePreview) -> Re
         .hint(hint))
 }
 
+/// What is in place since something was set aside is in no set, and there is one place beside it.
+fn refuse_to_lose(work: &Work<'_, '_>, marker: &Marker) -> Result<(), EngineError> {
+    let both = work.targets.iter().find(|(part, _)| marker.set_aside.contains(&part.name));
+    match both {
+        Some((part, origin)) if marker.keeps_before => Err(EngineError::refused(
+            "restore",
+            format!("a restore before has set aside part `{}`, which would be lost now", part.name),
+        )
+        .on(&origin.host)
+        .hint(
+            "run it without `--without-safety-set`; or move what was set aside away first (`….before-restore`, or the \
+             database `maxim_before`)",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// What is there, in words.
 pub(super) fn in_words(overwrites: &[Overwrite]) -> String {
     let what: Vec<String> = overwrites
@@ -304,13 +340,14 @@ fn tidy_up(work: &Work<'_, '_>, sessions: &mut [Session<'_>], marker: &Marker) {
         work.run.emitter.note(
             "",
             "restore",
-            "without a safety set, what was there before stays beside what serves until the next restore",
+            "what was set aside stays beside what serves until the next restore",
         );
     } else {
         discard(work, sessions, true);
     }
     let state = &work.run.context.state;
-    Marker::remove(state);
+    // When it stays, the next restore finds that there is nothing left to do.
+    let _ = Marker::remove(state);
     if marker.rebuilding {
         let installed = state.installed().ok().flatten().unwrap_or_default();
         super::hand_over(work.run, sessions, &installed);
@@ -367,11 +404,6 @@ fn targets(
     only: Only,
     kept: &[String],
 ) -> Result<Vec<(Part, Origin)>, EngineError> {
-    let wanted = |kind: PartKind| match only {
-        Only::All => kind != PartKind::State,
-        Only::Database => kind.is_database(),
-        Only::Files => kind == PartKind::Files,
-    };
     let origins = origins(&run.context.topology)?;
     for origin in origins.iter().filter(|origin| kept.iter().any(|name| name == origin.name)) {
         run.emitter.note(
@@ -383,7 +415,7 @@ fn targets(
     let targets: Vec<(Part, Origin)> = manifest
         .parts
         .iter()
-        .filter(|part| wanted(part.kind) && !kept.contains(&part.name))
+        .filter(|part| only.covers(part.kind) && !kept.contains(&part.name))
         .filter_map(|part| {
             let origin = origins.iter().find(|origin| origin.kind == part.kind)?;
             Some((part.clone(), origin.clone()))

@@ -12,9 +12,22 @@ use crate::backup::restore::marker::{Marker, Step};
 use crate::backup::sources::origins;
 use crate::error::EngineError;
 use crate::run::{Run, Session};
-use maxim_model::backup::SetKind;
 use maxim_model::backup::wire::{BackupReply, BackupRequest};
+use maxim_model::backup::{PartKind, SetKind};
 use maxim_model::wire::ServiceAction;
+
+/// What lies beside a target.
+#[derive(Debug, Clone)]
+pub(super) struct Beside {
+    /// Part.
+    pub part: String,
+    /// Its kind.
+    pub kind: PartKind,
+    /// Something was received, and is not in place yet.
+    pub received: bool,
+    /// What was there before is kept.
+    pub kept: bool,
+}
 
 /// How far an exchange went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +49,9 @@ impl Standing {
     }
 
     /// By what lies beside each target: whether something was received, and whether something is kept.
-    fn of(beside: &[(bool, bool)]) -> Self {
-        let received = beside.iter().filter(|(received, _)| *received).count();
-        if beside.iter().any(|(received, kept)| !received && !kept) {
+    pub fn of(beside: &[Beside]) -> Self {
+        let received = beside.iter().filter(|one| one.received).count();
+        if beside.iter().any(|one| !one.received && !one.kept) {
             Self::Anew
         } else if received == beside.len() {
             Self::Received
@@ -50,13 +63,15 @@ impl Standing {
     }
 }
 
-/// What the hosts of all targets have.
-pub(super) fn standing(work: &Work<'_, '_>, sessions: &mut [Session<'_>]) -> Result<Standing, EngineError> {
+/// What lies beside all targets.
+pub(super) fn beside(work: &Work<'_, '_>, sessions: &mut [Session<'_>]) -> Result<Vec<Beside>, EngineError> {
     let mut beside = Vec::new();
-    for (_, origin) in &work.targets {
+    for (part, origin) in &work.targets {
         let asked = BackupRequest::Beside { source: origin.source.clone() };
         match request(work, sessions, &origin.host, asked)? {
-            Some(BackupReply::Beside { received, kept }) => beside.push((received, kept)),
+            Some(BackupReply::Beside { received, kept }) => {
+                beside.push(Beside { part: part.name.clone(), kind: part.kind, received, kept });
+            }
             _ => {
                 return Err(EngineError::failed(
                     "restore",
@@ -66,7 +81,7 @@ pub(super) fn standing(work: &Work<'_, '_>, sessions: &mut [Session<'_>]) -> Res
             }
         }
     }
-    Ok(Standing::of(&beside))
+    Ok(beside)
 }
 
 /// An exchange.
@@ -99,9 +114,11 @@ impl Exchange<'_, '_, '_> {
             Err(error) if untouched => return Err(self.give_up(sessions, marker, error)),
             Err(error) => return Err(error),
         };
-        if untouched || marker.safety_set.is_empty() {
+        if made.is_empty() {
+            // What a run before has made of it holds still.
+        } else if untouched || marker.safety_set.is_empty() {
             marker.safety_set = made;
-        } else if !made.is_empty() {
+        } else {
             run.emitter.note(
                 "",
                 "restore",
@@ -113,11 +130,11 @@ impl Exchange<'_, '_, '_> {
         {
             return Err(if untouched { self.give_up(sessions, marker, error) } else { error });
         }
-        let put = run.emitter.phase("exchange", || self.put_in_place(sessions, marker.set_aside));
+        let put = run.emitter.phase("exchange", || self.put_in_place(sessions, &marker.set_aside));
         put.map_err(|error| {
             let _held = run.context.cancel.hold();
-            match standing(self.work, sessions) {
-                Ok(Standing::Received) => {
+            match beside(self.work, sessions) {
+                Ok(beside) if Standing::of(&beside) == Standing::Received => {
                     self.give_up(sessions, marker, error.and_hint("nothing was put in place"))
                 }
                 _ => error,
@@ -125,8 +142,9 @@ impl Exchange<'_, '_, '_> {
         })
     }
 
-    fn put_in_place(&self, sessions: &mut [Session<'_>], keep: bool) -> Result<(), EngineError> {
-        for (_, origin) in &self.work.targets {
+    fn put_in_place(&self, sessions: &mut [Session<'_>], set_aside: &[String]) -> Result<(), EngineError> {
+        for (part, origin) in &self.work.targets {
+            let keep = set_aside.contains(&part.name);
             let commit = BackupRequest::Commit { source: origin.source.clone(), keep };
             request(self.work, sessions, &origin.host, commit)?;
         }
@@ -157,9 +175,12 @@ impl Exchange<'_, '_, '_> {
         {
             run.emitter.warn(&start.host, "restore", start.cause, "start it with `maxim.ctl start`");
         }
-        discard(self.work, sessions, false);
+        // What was received goes last: without it a marker of the exchange would say that all is in place.
         match marker.clone().given_up(&run.context.state) {
-            Ok(()) => error,
+            Ok(()) => {
+                discard(self.work, sessions, false);
+                error
+            }
             Err(other) => EngineError { others: Box::new([other]), ..error },
         }
     }
@@ -192,7 +213,7 @@ pub(super) fn discard_received(run: &Run<'_>, sessions: &mut [Session<'_>]) -> R
 
 #[cfg(test)]
 mod tests {
-    use super::Standing;
+    use super::{Beside, PartKind, Standing};
 
     #[test]
     fn what_hosts_have_says_how_an_exchange_goes_on() {
@@ -205,7 +226,16 @@ mod tests {
             (&[replaced, lost], Standing::Anew),
             (&[lost], Standing::Anew),
         ] {
-            assert_eq!(Standing::of(beside), wanted, "{beside:?}");
+            let beside: Vec<_> = beside
+                .iter()
+                .map(|&(received, kept)| Beside {
+                    part: "database".into(),
+                    kind: PartKind::Sqlite,
+                    received,
+                    kept,
+                })
+                .collect();
+            assert_eq!(Standing::of(&beside), wanted, "{beside:?}");
         }
     }
 }

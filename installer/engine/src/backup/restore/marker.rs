@@ -2,6 +2,7 @@
 //! the state of a cluster was recovered by its kit until its data is, so that nobody makes a set of the empty cluster
 //! meanwhile.
 
+use super::exchange::Beside;
 use super::{Only, RestoreOptions};
 use crate::error::EngineError;
 use crate::files;
@@ -47,10 +48,10 @@ pub(in crate::backup) struct Marker {
     /// No safety set was to be made: what was there before is not removed.
     #[serde(default)]
     pub keeps_before: bool,
-    /// What a restore before this one has set aside without a safety set lies there: it stays until a message has gone
+    /// Parts that a restore before this one has set aside without a safety set: they stay until a message has gone
     /// through, whatever set is put in place.
     #[serde(default)]
-    pub set_aside: bool,
+    pub set_aside: Vec<String>,
 }
 
 impl Marker {
@@ -65,25 +66,49 @@ impl Marker {
             fresh: None,
             kept: Vec::new(),
             keeps_before: false,
-            set_aside: false,
+            set_aside: Vec::new(),
         }
     }
 
-    /// The begin of a restore where `self` is what the one before has left.
-    pub fn followed_by(&self, set: &str, only: Only, without_safety_set: bool) -> Self {
+    /// The begin of a restore where `self` is what the one before has left, with what lies beside its targets.
+    pub(super) fn followed_by(
+        &self,
+        set: &str,
+        only: Only,
+        without_safety_set: bool,
+        beside: &[Beside],
+    ) -> Self {
+        let has_set_aside = |one: &Beside| {
+            self.keeps_before && self.is_exchanging() && self.only.covers(one.kind) && !one.received
+        };
+        let mut set_aside = self.set_aside.clone();
+        for one in beside {
+            let is_known = set_aside.contains(&one.part);
+            if !one.kept {
+                // Somebody has moved it away.
+                set_aside.retain(|part| *part != one.part);
+            } else if !is_known && has_set_aside(one) {
+                set_aside.push(one.part.clone());
+            }
+        }
         Self {
             rebuilding: self.rebuilding,
             fresh: self.fresh,
             kept: self.kept.clone(),
             keeps_before: without_safety_set,
-            set_aside: self.set_aside || (self.keeps_before && self.step == Step::Exchanged),
+            set_aside,
             ..Self::new(set, Step::Receiving, only)
         }
     }
 
-    /// Whether what was there before stays beside what serves.
+    /// Whether it stands between the begin of the exchange and the message that proves it.
+    pub fn is_exchanging(&self) -> bool {
+        matches!(self.step, Step::Exchanging | Step::Exchanged)
+    }
+
+    /// Whether something stays beside what serves.
     pub fn leaves_before(&self) -> bool {
-        self.keeps_before || self.set_aside
+        self.keeps_before || !self.set_aside.is_empty()
     }
 
     /// What is there; one that cannot be read is an error, for it may stand in the middle of an exchange.
@@ -111,10 +136,11 @@ impl Marker {
 
     /// An error of what comes after the exchange, with how to get back what was there before.
     pub fn with_the_way_back(&self, error: EngineError) -> EngineError {
-        if self.leaves_before() {
-            return error
-                .and_hint("what was set aside stays beside what serves, also when another set is restored");
-        }
+        let error = if self.leaves_before() {
+            error.and_hint("what was set aside stays beside what serves, also when another set is restored")
+        } else {
+            error
+        };
         if self.safety_set.is_empty() {
             return error;
         }
@@ -126,18 +152,22 @@ impl Marker {
     }
 
     /// The restore is over, or nothing of it is left.
-    pub fn remove(state: &StateDir) {
-        // When it stays, the next restore finds that there is nothing left to do.
-        let _ = std::fs::remove_file(state.file(FILE));
+    pub fn remove(state: &StateDir) -> Result<(), EngineError> {
+        let path = state.file(FILE);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(EngineError::failed("restore", format!("{}: {error}", path.display())))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Ends a restore that has put nothing in place: a rebuilding waits again, and so does whoever has data set aside.
     pub fn given_up(mut self, state: &StateDir) -> Result<(), EngineError> {
-        if self.rebuilding || self.set_aside {
+        if self.rebuilding || !self.set_aside.is_empty() {
             return self.went(state, Step::Waiting);
         }
-        Self::remove(state);
-        Ok(())
+        Self::remove(state)
     }
 }
 
@@ -147,7 +177,12 @@ pub(super) fn asked_for(
     options: &RestoreOptions,
     left: Option<&Marker>,
 ) -> Result<(Option<String>, Only), EngineError> {
-    let Some(left) = left else { return Ok((options.set.clone(), options.only)) };
+    let asked = (options.set.clone(), options.only);
+    let Some(left) = left else { return Ok(asked) };
+    if left.step == Step::Waiting && !left.rebuilding {
+        // Nothing of it goes on but what was set aside.
+        return Ok(asked);
+    }
     let other = options.set.as_ref().is_some_and(|set| *set != left.set);
     if left.step == Step::Exchanging && other {
         return Err(EngineError::refused(
@@ -156,8 +191,9 @@ pub(super) fn asked_for(
         )
         .hint("run `maxim.ctl backup restore --overwrite` without naming a set to finish it first"));
     }
-    let exchanged = matches!(left.step, Step::Exchanging | Step::Exchanged);
-    let only = if exchanged && !other { left.only } else { options.only };
+    // Files that follow a host to its new one are none of what was begun.
+    let widened = left.is_exchanging() && !other && !(options.fresh && options.only == Only::Files);
+    let only = if widened { left.only } else { options.only };
     if !other {
         run.emitter.note("", "restore", format!("going on with set {}, which was interrupted", left.set));
         if only != options.only {
@@ -170,17 +206,16 @@ pub(super) fn asked_for(
 /// Whether a restore has begun to put its set in place, and no message has gone through since.
 pub(crate) fn is_exchanging(state: &StateDir) -> Result<bool, EngineError> {
     let left = Marker::read(state)?;
-    Ok(left.is_some_and(|marker| matches!(marker.step, Step::Exchanging | Step::Exchanged)))
+    Ok(left.is_some_and(|marker| marker.is_exchanging()))
 }
 
 /// Forgets a restore that was interrupted: the database that it was for is gone with its host.
 pub(crate) fn forget_restore(state: &StateDir) -> Result<(), EngineError> {
     match Marker::read(state)? {
-        Some(marker) if !marker.rebuilding => {
-            Marker::remove(state);
-            Ok(())
-        }
-        _ => Ok(()),
+        // Whatever set comes now: the rebuilding is complete with it.
+        Some(mut marker) if marker.rebuilding => marker.went(state, Step::Waiting),
+        Some(_) => Marker::remove(state),
+        None => Ok(()),
     }
 }
 
@@ -198,11 +233,12 @@ pub(in crate::backup) fn refuse_while_rebuilding(state: &StateDir, step: &str) -
 
 #[cfg(test)]
 mod tests {
-    use super::{FILE, Marker, Only, RestoreOptions, Step, asked_for, refuse_while_rebuilding};
+    use super::{Beside, FILE, Marker, Only, RestoreOptions, Step, asked_for, refuse_while_rebuilding};
     use crate::error::EngineError;
     use crate::run::Run;
     use crate::sample;
     use crate::state::StateDir;
+    use maxim_model::backup::PartKind;
 
     /// Once everything is in its place, what does not come up is no reason to keep everything else from it.
     #[test]
@@ -248,24 +284,42 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::at(folder.path());
         let kept = |step| Marker { keeps_before: true, ..Marker::new("one", step, Only::All) };
-        for step in [Step::Receiving, Step::Exchanging, Step::Done] {
-            assert!(!kept(step).followed_by("two", Only::All, false).set_aside, "{step:?}");
+        let database = ["database".to_owned()];
+        let beside =
+            |received, kept| [Beside { part: database[0].clone(), kind: PartKind::Sqlite, received, kept }];
+        let follows =
+            |marker: &Marker| marker.followed_by("two", Only::Database, false, &beside(false, true));
+        for step in [Step::Receiving, Step::Done] {
+            assert!(follows(&kept(step)).set_aside.is_empty(), "{step:?}");
         }
-        let next = kept(Step::Exchanged).followed_by("two", Only::Database, false);
+        let safe = Marker::new("one", Step::Exchanged, Only::All);
+        assert!(follows(&safe).set_aside.is_empty(), "there is a safety set of it");
+        let received = kept(Step::Exchanging).followed_by("two", Only::All, false, &beside(true, true));
+        assert!(received.set_aside.is_empty(), "what lies there is older");
+        let files = Marker { only: Only::Files, ..kept(Step::Exchanged) };
+        assert!(follows(&files).set_aside.is_empty(), "none of what it has exchanged");
+        let next = follows(&kept(Step::Exchanging));
         assert_eq!((next.set.as_str(), next.step, next.only), ("two", Step::Receiving, Only::Database));
-        assert!(next.set_aside && !next.keeps_before && next.leaves_before());
+        assert!(next.set_aside == database && !next.keeps_before && next.leaves_before());
+        assert_eq!(follows(&Marker { keeps_before: true, ..next.clone() }).set_aside, database, "once");
         let hint = next.with_the_way_back(EngineError::failed("verify", "no").hint("look.")).hint;
         assert!(hint.starts_with("look; what was set aside stays"), "{hint}");
         next.given_up(&state).unwrap();
         let waits = Marker::read(&state).unwrap().unwrap();
-        assert!(waits.set_aside && waits.step == Step::Waiting);
-        assert!(waits.followed_by("three", Only::All, true).set_aside);
+        assert!(waits.set_aside == database && waits.step == Step::Waiting);
+        assert_eq!(waits.followed_by("three", Only::All, true, &[]).set_aside, database);
+        let moved = waits.followed_by("three", Only::All, true, &beside(false, false));
+        assert!(moved.set_aside.is_empty(), "moved away by hand");
+        // It decides nothing about the next one.
+        let context = sample::context(sample::single_host(), StateDir::at(folder.path()));
+        let run = Run::begin(&context, "backup-restore", false).unwrap();
+        assert_eq!(asked_for(&run, &RestoreOptions::default(), Some(&waits)).unwrap(), (None, Only::All));
         // Its host is dead, and so is what it had.
         super::forget_restore(&state).unwrap();
         assert_eq!(Marker::read(&state).unwrap(), None);
         Marker { rebuilding: true, ..kept(Step::Exchanging) }.write(&state).unwrap();
         super::forget_restore(&state).unwrap();
-        assert!(Marker::read(&state).unwrap().is_some(), "a rebuilding is completed");
+        assert_eq!(Marker::read(&state).unwrap().unwrap().step, Step::Waiting, "a rebuilding is completed");
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(super) fn act(
     if matches!(action, ServiceAction::Stop) {
         roles.reverse();
     }
+    // One that fails keeps none of the others from it.
+    let mut first = None;
     for role in roles {
         for session in sessions.iter_mut().filter(|session| session.host.roles.contains(&role)) {
             let Some(agent) = session.writer.as_mut() else { continue };
@@ -48,10 +50,11 @@ pub(super) fn act(
                 manager: run.manager(),
                 deadline_seconds: SERVICE_SECONDS,
             };
-            agent.request("restore", &request, Duration::from_secs(SERVICE_SECONDS + 10), |_| {})?;
+            let done = agent.request("restore", &request, Duration::from_secs(SERVICE_SECONDS + 10), |_| {});
+            first = first.or(done.err());
         }
     }
-    Ok(())
+    first.map_or(Ok(()), Err)
 }
 
 /// The end of a restore, with the data in its place.
