@@ -3,6 +3,8 @@
 
 use crate::servers::{Kind, Server, free_port};
 use im_store::{Housekeeping as _, ServerAddress, ServerConfig, Store, StoreConfig};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -14,6 +16,8 @@ use tokio::sync::watch;
 struct Between {
     port: u16,
     hushed: watch::Sender<u32>,
+    /// Pieces that were carried.
+    carried: Arc<AtomicU64>,
 }
 
 impl Between {
@@ -21,16 +25,28 @@ impl Between {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let (hushed, hears) = watch::channel(0);
+        let carried = Arc::new(AtomicU64::new(0));
+        let counts = Arc::clone(&carried);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let made = *hears.borrow();
                 let (from, to) = client.into_split();
                 let (back, on) = TcpStream::connect(("127.0.0.1", server)).await.unwrap().into_split();
-                tokio::spawn(carry(from, on, made, hears.clone()));
-                tokio::spawn(carry(back, to, made, hears.clone()));
+                tokio::spawn(carry(from, on, made, hears.clone(), Arc::clone(&counts)));
+                tokio::spawn(carry(back, to, made, hears.clone(), Arc::clone(&counts)));
             }
         });
-        Self { port, hushed }
+        Self { port, hushed, carried }
+    }
+
+    /// Until nothing was carried for a second: a connection that goes back to its pool is asked twice on its way, the
+    /// second time by the pool itself, which waits for as long as TCP does.
+    async fn calm(&self) {
+        let mut before = u64::MAX;
+        while before != self.carried.load(Ordering::SeqCst) {
+            before = self.carried.load(Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     fn hush(&self) {
@@ -46,7 +62,13 @@ impl Between {
     }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, made: u32, mut hushed: watch::Receiver<u32>) {
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    made: u32,
+    mut hushed: watch::Receiver<u32>,
+    carried: Arc<AtomicU64>,
+) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let read = tokio::select! {
@@ -58,6 +80,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, made: u32, mut h
             Ok(count) if count > 0 && to.write_all(&buffer[..count]).await.is_ok() => {}
             _ => return,
         }
+        carried.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -88,6 +111,7 @@ fn vanishes(kind: Kind) {
         };
         let store = Store::open(&config).await.unwrap();
         store.ping().await.unwrap();
+        between.calm().await;
         between.hush();
         assert!(store.ping().await.is_err(), "nobody answers on the connection that is there");
         let end = Instant::now() + Duration::from_secs(40);

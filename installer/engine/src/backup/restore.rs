@@ -136,6 +136,12 @@ struct Work<'r, 'a> {
     targets: Vec<(Part, Origin)>,
 }
 
+impl Work<'_, '_> {
+    fn is_target(&self, part: &str) -> bool {
+        self.targets.iter().any(|(target, _)| target.name == part)
+    }
+}
+
 /// Restores a set onto the hosts of the cluster.
 pub fn restore(context: &Context, options: &RestoreOptions) -> Result<RestoreOutcome, EngineError> {
     restore_then(context, options, Then::Serve)
@@ -202,7 +208,7 @@ fn restore_on(
     };
     let standing = match at {
         Some(Step::Done) if same => Standing::InPlace,
-        _ if begun_before && same => Standing::of(&beside),
+        _ if begun_before && same => exchange::standing(&work, &beside),
         _ => Standing::Anew,
     };
     if standing == Standing::Anew && !options.dry_run {

@@ -49,7 +49,7 @@ impl Standing {
     }
 
     /// By what lies beside each target: whether something was received, and whether something is kept.
-    pub fn of(beside: &[Beside]) -> Self {
+    fn of(beside: &[Beside]) -> Self {
         let received = beside.iter().filter(|one| one.received).count();
         if beside.iter().any(|one| !one.received && !one.kept) {
             Self::Anew
@@ -63,25 +63,26 @@ impl Standing {
     }
 }
 
-/// What lies beside all targets.
+/// What lies beside every part that this cluster can have, whether it is a target or not. Of those that are none, one that
+/// cannot be asked (its server does not run) counts as keeping what it has.
 pub(super) fn beside(work: &Work<'_, '_>, sessions: &mut [Session<'_>]) -> Result<Vec<Beside>, EngineError> {
     let mut beside = Vec::new();
-    for (part, origin) in &work.targets {
+    for origin in origins(&work.run.context.topology)? {
         let asked = BackupRequest::Beside { source: origin.source.clone() };
-        match request(work, sessions, &origin.host, asked)? {
-            Some(BackupReply::Beside { received, kept }) => {
-                beside.push(Beside { part: part.name.clone(), kind: part.kind, received, kept });
-            }
-            _ => {
-                return Err(EngineError::failed(
-                    "restore",
-                    "the agent did not say what lies beside the target",
-                )
-                .on(&origin.host));
-            }
-        }
+        let (received, kept) = match request(work, sessions, &origin.host, asked) {
+            Ok(Some(BackupReply::Beside { received, kept })) => (received, kept),
+            Err(error) if work.is_target(origin.name) => return Err(error),
+            _ => (false, true),
+        };
+        beside.push(Beside { part: origin.name.to_owned(), kind: origin.kind, received, kept });
     }
     Ok(beside)
+}
+
+/// The same of the targets alone.
+pub(super) fn standing(work: &Work<'_, '_>, beside: &[Beside]) -> Standing {
+    let targets: Vec<_> = beside.iter().filter(|one| work.is_target(&one.part)).cloned().collect();
+    Standing::of(&targets)
 }
 
 /// An exchange.
@@ -134,7 +135,7 @@ impl Exchange<'_, '_, '_> {
         put.map_err(|error| {
             let _held = run.context.cancel.hold();
             match beside(self.work, sessions) {
-                Ok(beside) if Standing::of(&beside) == Standing::Received => {
+                Ok(beside) if standing(self.work, &beside) == Standing::Received => {
                     self.give_up(sessions, marker, error.and_hint("nothing was put in place"))
                 }
                 _ => error,

@@ -70,7 +70,8 @@ impl Marker {
         }
     }
 
-    /// The begin of a restore where `self` is what the one before has left, with what lies beside its targets.
+    /// The begin of a restore where `self` is what the one before has left, with what lies beside all parts, its targets or
+    /// not.
     pub(super) fn followed_by(
         &self,
         set: &str,
@@ -213,7 +214,9 @@ pub(crate) fn is_exchanging(state: &StateDir) -> Result<bool, EngineError> {
 pub(crate) fn forget_restore(state: &StateDir) -> Result<(), EngineError> {
     match Marker::read(state)? {
         // Whatever set comes now: the rebuilding is complete with it.
-        Some(mut marker) if marker.rebuilding => marker.went(state, Step::Waiting),
+        Some(mut marker) if marker.rebuilding && marker.step != Step::Done => {
+            marker.went(state, Step::Waiting)
+        }
         Some(_) => Marker::remove(state),
         None => Ok(()),
     }
@@ -298,6 +301,16 @@ mod tests {
         assert!(received.set_aside.is_empty(), "what lies there is older");
         let files = Marker { only: Only::Files, ..kept(Step::Exchanged) };
         assert!(follows(&files).set_aside.is_empty(), "none of what it has exchanged");
+        // A part that is none of the next one's targets is not forgotten.
+        let other =
+            Beside { part: "console".into(), kind: PartKind::ConsoleSqlite, received: false, kept: true };
+        let narrow = kept(Step::Exchanged).followed_by(
+            "two",
+            Only::Database,
+            false,
+            &[&beside(false, true)[..], &[other]].concat(),
+        );
+        assert_eq!(narrow.set_aside, ["database", "console"]);
         let next = follows(&kept(Step::Exchanging));
         assert_eq!((next.set.as_str(), next.step, next.only), ("two", Step::Receiving, Only::Database));
         assert!(next.set_aside == database && !next.keeps_before && next.leaves_before());

@@ -39,7 +39,7 @@ pub(super) fn act(
     if matches!(action, ServiceAction::Stop) {
         roles.reverse();
     }
-    // One that fails keeps none of the others from it.
+    // One that does not start keeps none of the others from it; one that does not stop leaves the others to serve.
     let mut first = None;
     for role in roles {
         for session in sessions.iter_mut().filter(|session| session.host.roles.contains(&role)) {
@@ -51,7 +51,11 @@ pub(super) fn act(
                 deadline_seconds: SERVICE_SECONDS,
             };
             let done = agent.request("restore", &request, Duration::from_secs(SERVICE_SECONDS + 10), |_| {});
-            first = first.or(done.err());
+            if matches!(action, ServiceAction::Stop) {
+                done?;
+            } else {
+                first = first.or(done.err());
+            }
         }
     }
     first.map_or(Ok(()), Err)
