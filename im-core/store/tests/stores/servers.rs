@@ -419,6 +419,9 @@ fn keep(kind: Kind, folder: &Path, tls_port: Option<u16>) -> Child {
                 folder.display().to_string(),
                 "-c".into(),
                 "max_connections=200".into(),
+                // In its own folder, which goes with the test: one that is killed leaves what it had in `/dev/shm`.
+                "-c".into(),
+                "dynamic_shared_memory_type=mmap".into(),
             ],
         ),
     };
