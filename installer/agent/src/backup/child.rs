@@ -234,3 +234,31 @@ pub fn go_behind() {
         let _ = renice.run(Duration::from_secs(5));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::start_bound;
+    use std::time::{Duration, Instant};
+
+    /// The kernel looks at the thread that has started it, which in an agent ends with the agent.
+    #[test]
+    fn what_is_bound_ends_with_who_has_started_it() {
+        let end = Instant::now() + Duration::from_secs(20);
+        let until = |what: &str, done: &mut dyn FnMut() -> bool| {
+            while !done() {
+                assert!(Instant::now() < end, "{what}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        let mut running = std::thread::scope(|scope| {
+            let starts = scope.spawn(|| {
+                let running = start_bound("sleep", "sleep", &["600".to_owned()], &[], None).unwrap();
+                let name = format!("/proc/{}/comm", running.child.id());
+                until("it does not begin", &mut || std::fs::read_to_string(&name).unwrap() == "sleep\n");
+                running
+            });
+            starts.join().unwrap()
+        });
+        until("it goes on", &mut || running.has_ended());
+    }
+}
